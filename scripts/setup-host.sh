@@ -9,7 +9,7 @@ set -eu
 say() { printf 'setup-host: %s\n' "$*"; }
 stop() { printf 'setup-host: %s\n' "$*" >&2; exit 1; }
 
-want="runc containerd docker.io busybox-static iproute2 util-linux tar"
+want="runc containerd docker.io busybox-static iproute2 util-linux tar attr"
 criu_home=${TARDIS_CRIU_HOME:-/usr/local/lib/tardis-criu}
 criu_command=/usr/local/sbin/criu
 

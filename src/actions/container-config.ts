@@ -1,0 +1,148 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { resolve, sep } from 'node:path';
+import { z } from 'zod';
+import type { HostConfig } from './host-config.ts';
+import { Problem, reasonOf } from './problem.ts';
+
+/**
+ * What Tardis reads of an OCI `config.json` (runtime-spec, config.md). Everything else is runc's business and
+ * passes unread.
+ */
+const specSchema = z.object({
+  root: z.object({ path: z.string(), readonly: z.boolean().optional() }),
+  process: z.object({
+    terminal: z.boolean().optional(),
+    args: z.array(z.string()).optional(),
+    cwd: z.string().optional(),
+    env: z.array(z.string()).optional(),
+    user: z.unknown().optional(),
+    capabilities: z.unknown().optional(),
+    noNewPrivileges: z.boolean().optional(),
+  }),
+  mounts: z.array(z.object({ destination: z.string(), type: z.string().optional() })).nullish(),
+  linux: z
+    .object({ namespaces: z.array(z.object({ type: z.string(), path: z.string().optional() })).nullish() })
+    .optional(),
+});
+
+export interface ContainerConfig {
+  /** The bundle's config.json, byte for byte. */
+  readonly text: string;
+  readonly env: ReadonlyMap<string, string>;
+  /** Absolute. */
+  readonly rootfs: string;
+  readonly terminal: boolean;
+  /** Whether runc makes the container a network namespace of its own, whose `lo` starts down. */
+  readonly hasFreshNetwork: boolean;
+  /** What must be the same for a job to go on in another container. */
+  readonly shape: ContainerShape;
+}
+
+export interface ContainerShape {
+  readonly args: readonly string[];
+  readonly cwd: string;
+  readonly user: unknown;
+  readonly capabilities: unknown;
+  readonly terminal: boolean;
+  readonly namespaces: readonly string[];
+  readonly mountDestinations: readonly string[];
+}
+
+/**
+ * Reads and understands a bundle's config.json.
+ *
+ * @throws Problem `container-config` where it is missing, not JSON, or not an OCI runtime configuration.
+ */
+export function readContainerConfig(bundle: string): ContainerConfig {
+  const path = resolve(bundle, 'config.json');
+  let text: string;
+  let spec: z.infer<typeof specSchema>;
+  try {
+    text = readFileSync(path, 'utf8');
+    spec = specSchema.parse(JSON.parse(text));
+  } catch (error) {
+    const why = error instanceof z.ZodError ? z.prettifyError(error) : reasonOf(error);
+    throw new Problem('container-config', `cannot understand ${path}: ${reasonOf(why)}`, { cause: error });
+  }
+  const namespaces = spec.linux?.namespaces ?? [];
+  return {
+    text,
+    env: environmentOf(spec.process.env ?? []),
+    rootfs: resolve(bundle, spec.root.path),
+    terminal: spec.process.terminal ?? false,
+    hasFreshNetwork: namespaces.some(({ type, path: shared }) => type === 'network' && !shared),
+    shape: {
+      args: spec.process.args ?? [],
+      cwd: spec.process.cwd ?? '/',
+      user: spec.process.user ?? null,
+      capabilities: spec.process.capabilities ?? null,
+      terminal: spec.process.terminal ?? false,
+      namespaces: namespaces.map(({ type }) => type).sort(),
+      mountDestinations: (spec.mounts ?? []).map(({ destination }) => destination).sort(),
+    },
+  };
+}
+
+function environmentOf(entries: readonly string[]): Map<string, string> {
+  const env = new Map<string, string>();
+  for (const entry of entries) {
+    const equals = entry.indexOf('=');
+    if (equals > 0) env.set(entry.slice(0, equals), entry.slice(equals + 1));
+  }
+  return env;
+}
+
+/** A short name for everything in a shape: equal shapes have equal fingerprints. */
+export function fingerprintOf(shape: ContainerShape): string {
+  return createHash('sha256').update(JSON.stringify(shape)).digest('hex');
+}
+
+/** Whether the container asks for Tardis at all. */
+export function isEnabled(env: ReadonlyMap<string, string>): boolean {
+  const value = env.get('TARDIS_ENABLE');
+  return value === '1' || value?.toLowerCase() === 'true';
+}
+
+export interface ContainerSettings {
+  readonly key: string;
+  /** The directory that holds `<key>/<generation>`. */
+  readonly imageRoot: string;
+}
+
+const keyForm = /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}$/;
+
+/**
+ * The settings an enabled container carries in its environment.
+ *
+ * @throws Problem `checkpoint-key` or `checkpoint-path` for a value that is refused; the container then runs
+ * without Tardis.
+ */
+export function settingsOf(
+  id: string,
+  env: ReadonlyMap<string, string>,
+  host: Pick<HostConfig, 'checkpointRoot' | 'allowedRoots'>,
+): ContainerSettings {
+  const given = env.get('TARDIS_CHECKPOINT_KEY') || env.get('AWS_BATCH_JOB_ID') || id;
+  if (!keyForm.test(given)) {
+    throw new Problem(
+      'checkpoint-key',
+      `the checkpoint key ${JSON.stringify(given)} is refused: expected a letter or digit, then at most 199 letters, ` +
+        'digits, "_", ".", ":" or "-"; set TARDIS_CHECKPOINT_KEY to such a word. The container runs without Tardis',
+    );
+  }
+  const hostPath = env.get('TARDIS_CHECKPOINT_HOST_PATH');
+  if (!hostPath) return { key: given, imageRoot: host.checkpointRoot };
+  const imageRoot = resolve('/', hostPath);
+  const allowed = host.allowedRoots.some(
+    (root) => imageRoot === resolve(root) || imageRoot.startsWith(resolve(root) + sep),
+  );
+  if (!hostPath.startsWith('/') || !allowed) {
+    throw new Problem(
+      'checkpoint-path',
+      `TARDIS_CHECKPOINT_HOST_PATH ${JSON.stringify(hostPath)} is refused: expected an absolute path inside one of ` +
+        `${host.allowedRoots.join(', ')}; add it to allowedRoots in the host's settings. The container runs without Tardis`,
+    );
+  }
+  return { key: given, imageRoot };
+}

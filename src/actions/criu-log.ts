@@ -1,0 +1,21 @@
+import fs from 'fs-extra';
+
+/** CRIU says this of a limit that it only tried to raise for itself; it fails nothing. */
+const harmless = /Can't setup RLIMIT_NOFILE for self/;
+
+/**
+ * The errors in a CRIU log, the last three in one line, such as
+ * `criu/files-ext.c:95: Can't dump file 7 of that type [20666] (chr 10:200)`; undefined where there are none.
+ */
+export function lastCriuErrors(path: string): string | undefined {
+  let text: string;
+  try {
+    text = fs.readFileSync(path, 'latin1');
+  } catch {
+    return undefined;
+  }
+  const errors = [...text.matchAll(/^\([\d.]+\)\s*(?:\d+: )?Error \(([^)]*)\): (.*)$/gm)]
+    .map(([, place, words]) => `${place}: ${words}`)
+    .filter((line) => !harmless.test(line) && !/(Dumping|Restoring) FAILED/.test(line));
+  return errors.length > 0 ? errors.slice(-3).join('; ') : undefined;
+}

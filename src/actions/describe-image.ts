@@ -1,0 +1,59 @@
+import { join } from 'node:path';
+import fs from 'fs-extra';
+import type { CheckpointStep } from '../machines/checkpoint.ts';
+import { fingerprintOf, readContainerConfig } from './container-config.ts';
+import { stoppedTasks } from './criu-image.ts';
+import { dumpFlags } from './dump-memory.ts';
+import { digestsOf, filesBelow } from './file-digests.ts';
+import type { Host } from './host.ts';
+import { readHostFacts } from './host-facts.ts';
+import { partialOf } from './image-store.ts';
+import { manifestName, manifestSchemaVersion, writeManifest } from './manifest.ts';
+import { readRootfsSummary } from './save-rootfs.ts';
+
+/** Flags of `runc checkpoint` that `runc restore` needs as well: the shim never passes them there. */
+const flagsForRestore = ['--tcp-established', '--ext-unix-sk', '--shell-job', '--file-locks'];
+
+/** Writes the manifest over everything that is in the partial image by now, and the two configurations. */
+export async function describeImage(
+  host: Host,
+  { container, request, image }: CheckpointStep,
+): Promise<void> {
+  const partial = partialOf(image);
+  const createdAt = new Date().toISOString();
+  const config = readContainerConfig(container.bundle);
+  fs.writeFileSync(join(partial, 'spec.dump'), config.text, { mode: 0o600 });
+  fs.writeFileSync(
+    join(partial, 'config.dump'),
+    `${JSON.stringify({ id: container.id, checkpointedTime: createdAt, ociRuntime: 'tardis-runc', key: container.key }, null, 1)}\n`,
+    { mode: 0o600 },
+  );
+  const names = filesBelow(partial).filter((name) => name !== manifestName);
+  const [facts, files] = await Promise.all([readHostFacts(host), digestsOf(partial, names)]);
+  const flags = dumpFlags(request.flags);
+  writeManifest(partial, {
+    schemaVersion: manifestSchemaVersion,
+    key: container.key,
+    generation: image.generation,
+    epoch: 0,
+    createdAt,
+    container: {
+      id: container.id,
+      fingerprint: fingerprintOf(config.shape),
+      shape: {
+        ...config.shape,
+        args: [...config.shape.args],
+        namespaces: [...config.shape.namespaces],
+        mountDestinations: [...config.shape.mountDestinations],
+      },
+    },
+    dump: {
+      leftRunning: request.leaveRunning,
+      flags: flagsForRestore.filter((flag) => flags.includes(flag)),
+      stoppedTasks: stoppedTasks(join(partial, 'checkpoint')),
+    },
+    rootfs: readRootfsSummary(partial),
+    host: { ...facts, cpuFlags: [...facts.cpuFlags] },
+    files,
+  });
+}

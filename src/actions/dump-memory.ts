@@ -1,0 +1,83 @@
+import { join } from 'node:path';
+import fs from 'fs-extra';
+import type { CheckpointStep } from '../machines/checkpoint.ts';
+import { lastCriuErrors } from './criu-log.ts';
+import { writeCriuOptions } from './criu-options.ts';
+import { freezerOf, isFrozen } from './freezer.ts';
+import type { Host } from './host.ts';
+import { partialOf } from './image-store.ts';
+import { Problem, reasonOf } from './problem.ts';
+import { runcForTardis } from './runc.ts';
+import { readRuncRecord } from './runc-state.ts';
+
+/** CRIU's own reports, which checkpointctl's users look for at the top of an image. */
+const reports = ['dump.log', 'stats-dump'];
+
+/**
+ * The caller's flags and `--file-locks`: without it the dump of any job that holds a lock fails, with it nothing
+ * is different for the others.
+ */
+export function dumpFlags(given: readonly string[]): string[] {
+  const locks = given.some((word) => /^--?file-locks(=|$)/.test(word));
+  return locks ? [...given] : [...given, '--file-locks'];
+}
+
+/**
+ * Dumps a frozen container's memory into the partial image and leaves it as it is: frozen, and whole.
+ *
+ * CRIU thaws a frozen cgroup while it holds every task by ptrace, and freezes it again before it lets them go
+ * (criu/seize.c, freezer_restore_state): no task runs in between.
+ *
+ * @throws Problem `dump` with CRIU's reason; the container is whole and frozen then, too.
+ */
+export async function dumpMemory(
+  host: Host,
+  { container, call, request, image }: CheckpointStep,
+): Promise<void> {
+  const partial = partialOf(image);
+  const work = join(partial, 'work');
+  fs.emptyDirSync(join(partial, 'checkpoint'));
+  fs.emptyDirSync(work);
+  const flags = dumpFlags(request.flags);
+  const HOME = writeCriuOptions(container.bundle, 'dump', flags.includes('--tcp-established'));
+  const log = join(partial, 'runc.log');
+  try {
+    await runcForTardis(
+      host,
+      [
+        ...call.globals,
+        ...['--log', log, '--log-format', 'json', 'checkpoint'],
+        ...['--image-path', join(partial, 'checkpoint'), '--work-path', work, '--leave-running'],
+        ...flags,
+        container.id,
+      ],
+      { env: { HOME } },
+    );
+    if (!isFrozen(freezerOf(readRuncRecord(container)))) {
+      throw new Problem('dump', 'the container ran on during its dump: the image may not fit its files');
+    }
+  } catch (error) {
+    giveDumpLog(work, request.workPath);
+    const words = lastCriuErrors(join(work, 'dump.log'));
+    throw new Problem('dump', `CRIU could not dump the container: ${words ?? reasonOf(error)}`, {
+      cause: error,
+    });
+  }
+  giveDumpLog(work, request.workPath);
+  for (const name of reports) {
+    if (fs.existsSync(join(work, name))) fs.renameSync(join(work, name), join(partial, name));
+  }
+  fs.rmSync(work, { recursive: true });
+  fs.rmSync(log, { force: true });
+}
+
+/** The caller reads CRIU's log in its own work path; containerd copies it to the bundle after a failure. */
+function giveDumpLog(work: string, callersPath: string | undefined): void {
+  if (!callersPath) return;
+  try {
+    fs.mkdirSync(callersPath, { recursive: true, mode: 0o700 });
+    fs.copySync(join(work, 'dump.log'), join(callersPath, 'dump.log'));
+  } catch {
+    // A log that cannot be copied is no reason to lose a checkpoint.
+  }
+}

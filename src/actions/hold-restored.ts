@@ -1,0 +1,69 @@
+import { readFileSync } from 'node:fs';
+import { execa } from 'execa';
+import type { RestoreInput } from '../machines/restore.ts';
+import { readContainerConfig } from './container-config.ts';
+import { awaitFrozen, beginFreeze, freezerOf, processesIn } from './freezer.ts';
+import type { Host } from './host.ts';
+import { readManifest } from './manifest.ts';
+import { Problem } from './problem.ts';
+import { isInitAlive, readRuncRecord } from './runc-state.ts';
+
+/**
+ * Turns "every task stopped", as CRIU leaves a restore, into "every task frozen where it was dumped", and brings
+ * `lo` up, so that the first instruction at `start` finds everything in place.
+ *
+ * The order makes the hold invisible to the job: the tasks are continued while they are frozen, so no parent ever
+ * runs to see its child stopped. Before Linux 6.1 a v1 freezer stays in FREEZING until stopped tasks are
+ * continued; so the freeze is ordered first and awaited last. Tasks that were stopped when dumped are not
+ * continued.
+ *
+ * @throws Problem `hold` where the job is gone already, `freezer`, `loopback`.
+ */
+export async function holdRestored(host: Host, { container, image }: RestoreInput): Promise<void> {
+  const record = readRuncRecord(container);
+  if (!record || !isInitAlive(record))
+    throw new Problem('hold', 'the restored job was gone before it could be held');
+  const freezer = freezerOf(record);
+  beginFreeze(freezer);
+  const stayStopped = new Set(readManifest(image.directory).dump.stoppedTasks);
+  for (const pid of processesIn(freezer.directory)) {
+    if (!stayStopped.has(pidInContainer(pid) ?? -1)) continueTask(pid);
+  }
+  await awaitFrozen(freezer);
+  if (readContainerConfig(container.bundle).hasFreshNetwork) await bringLoopbackUp(host, record.pid);
+}
+
+/** The innermost pid on the `NSpid` line (proc_pid_status(5)). */
+function pidInContainer(pid: number): number | undefined {
+  try {
+    const line = /^NSpid:\s*(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+    return Number(line?.split(/\s+/).at(-1));
+  } catch {
+    return undefined;
+  }
+}
+
+function continueTask(pid: number): void {
+  try {
+    process.kill(pid, 'SIGCONT');
+  } catch (error) {
+    // A zombie that was reaped in between.
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}
+
+/** CRIU makes an empty network namespace, in which even `lo` is down. */
+async function bringLoopbackUp(host: Host, pid: number): Promise<void> {
+  const { exitCode, all } = await execa(
+    'nsenter',
+    [`--net=/proc/${pid}/ns/net`, 'ip', 'link', 'set', 'lo', 'up'],
+    {
+      stdin: 'ignore',
+      all: true,
+      env: host.env,
+      extendEnv: false,
+      reject: false,
+    },
+  );
+  if (exitCode !== 0) throw new Problem('loopback', `cannot bring lo up in the container: ${all}`);
+}

@@ -1,0 +1,14 @@
+import type { Logger } from 'pino';
+import type { HostConfig } from './host-config.ts';
+
+/** What every action may use of the host it runs on. */
+export interface Host {
+  readonly config: HostConfig;
+  /** The runc that does the work. */
+  readonly realRunc: string;
+  /** The environment that the caller gave the wrapper, for the programs it runs in turn. */
+  readonly env: NodeJS.ProcessEnv;
+  /** The caller's soft limit of open files, which Node raises for itself; undefined where it is not known. */
+  readonly openFilesLimit: string | undefined;
+  readonly log: Logger;
+}

@@ -1,0 +1,50 @@
+import { dirname } from 'node:path';
+import fs from 'fs-extra';
+import { type Logger, pino } from 'pino';
+
+/**
+ * The host's log: one JSON object a line, with `level` as a word and an RFC 3339 `time`, appended at once (a
+ * wrapper may be killed at any line). Where the file cannot be written the log is silent: a full disk must not
+ * cost anybody a container.
+ */
+export function openLog(file: string, bindings: Record<string, unknown>): Logger {
+  try {
+    fs.mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+    const destination = pino.destination({ dest: file, sync: true, append: true, mode: 0o600 });
+    destination.on('error', () => {});
+    return pino(
+      {
+        base: null,
+        timestamp: pino.stdTimeFunctions.isoTime,
+        formatters: { level: (label) => ({ level: label }) },
+      },
+      destination,
+    ).child(bindings);
+  } catch {
+    return pino({ enabled: false });
+  }
+}
+
+/**
+ * Appends one line to the log file that the caller named with runc's `--log`, in runc's own form.
+ *
+ * containerd's shim shows the last line whose level is `error` (go-runc, `getLastRuntimeError`); so what did not
+ * fail the command is a warning.
+ */
+export function appendToRuncLog(
+  log: { readonly file: string; readonly format: string } | undefined,
+  level: 'warning' | 'error',
+  message: string,
+): void {
+  if (!log) return;
+  const time = new Date().toISOString();
+  const line =
+    log.format === 'json'
+      ? JSON.stringify({ level, msg: message, time })
+      : `time=${JSON.stringify(time)} level=${level} msg=${JSON.stringify(message)}`;
+  try {
+    fs.appendFileSync(log.file, `${line}\n`, { mode: 0o644 });
+  } catch {
+    // The caller's log is a courtesy; Tardis has its own.
+  }
+}

@@ -1,0 +1,53 @@
+import type { CheckpointContext } from '../machines/checkpoint.ts';
+import type { ContainerInput, Recovered } from '../machines/container.ts';
+import type { ContainerIdentity } from '../machines/vocabulary.ts';
+import { endJob } from './end-job.ts';
+import type { Host } from './host.ts';
+import { isCommitted } from './image-store.ts';
+import { dropRollback, rollBackRootfs } from './rollback.ts';
+import { observeContainer } from './runc-state.ts';
+import { undoCheckpoint } from './undo-checkpoint.ts';
+
+/**
+ * Puts right what a wrapper left that died in the middle of a step: undoes the step, or finishes it where its
+ * effect stands already (a committed image), and says in which state the container is.
+ */
+export async function recover(host: Host, { container, interruption }: ContainerInput): Promise<Recovered> {
+  if (!interruption) throw new Error('a recovery was begun without an interruption');
+  host.log.warn({ interruption: { state: interruption.state, step: interruption.step } }, 'recovering');
+  switch (interruption.state) {
+    case 'alive.checkpointing':
+      return recoverCheckpoint(host, container, interruption.child as Partial<CheckpointContext> | undefined);
+    case 'alive.restoring':
+      return recoverRestore(host, container);
+    default:
+      return {
+        status: await observeContainer(host, container),
+        note: `${interruption.state} was interrupted`,
+      };
+  }
+}
+
+async function recoverCheckpoint(
+  host: Host,
+  container: ContainerIdentity,
+  child: Partial<CheckpointContext> | undefined,
+): Promise<Recovered> {
+  const { image, request, call, wasPaused } = child ?? {};
+  if (image && request && call) {
+    if (isCommitted(container, image) && !request.leaveRunning) {
+      await endJob(host, container, call);
+      return { status: 'checkpointed', note: `image ${image.generation} was committed: the job was ended` };
+    }
+    await undoCheckpoint({ container, request, call, wasPaused: wasPaused ?? false, image });
+  }
+  return { status: await observeContainer(host, container), note: 'the interrupted checkpoint was undone' };
+}
+
+/** The caller was never answered, so it does not take the container for created: nothing of it may stay. */
+async function recoverRestore(host: Host, container: ContainerIdentity): Promise<Recovered> {
+  await endJob(host, container, { argv: [], globals: ['--root', container.root], restoreFlags: [] });
+  await rollBackRootfs(container);
+  await dropRollback(container);
+  return { status: 'gone', note: 'the interrupted restore was rolled back' };
+}

@@ -1,0 +1,53 @@
+import { join } from 'node:path';
+import fs from 'fs-extra';
+import type { RestoreInput } from '../machines/restore.ts';
+import { lastCriuErrors } from './criu-log.ts';
+import { writeCriuOptions } from './criu-options.ts';
+import type { Host } from './host.ts';
+import { readManifest } from './manifest.ts';
+import { Problem, reasonOf } from './problem.ts';
+import { runcForTardis } from './runc.ts';
+
+/**
+ * Restores the image's memory as this container, every task stopped.
+ *
+ * runc gets a log of its own: an error line in the caller's would be shown as the `create`'s, although the
+ * container then starts from scratch. `--no-subreaper`: the init's new parent is the shim (as containerd's own
+ * restore has it). The container's standard streams are the wrapper's, handed on untouched.
+ *
+ * @throws Problem `restore` with CRIU's reason.
+ */
+export async function restoreMemory(host: Host, { container, image, call }: RestoreInput): Promise<void> {
+  const { dump } = readManifest(image.directory);
+  const work = join(container.bundle, 'tardis-restore');
+  const log = join(work, 'runc.log');
+  await fs.emptyDir(work);
+  const HOME = writeCriuOptions(container.bundle, 'restore', dump.flags.includes('--tcp-established'));
+  try {
+    await runcForTardis(
+      host,
+      [
+        ...call.globals,
+        ...['--log', log, '--log-format', 'json', 'restore', '--detach', '--no-subreaper'],
+        ...['--image-path', join(image.directory, 'checkpoint'), '--work-path', work],
+        ...['--bundle', container.bundle],
+        ...call.restoreFlags,
+        ...dump.flags,
+        container.id,
+      ],
+      { env: { HOME }, stdio: 'inherit' },
+    );
+  } catch (error) {
+    const words = lastCriuErrors(join(work, 'restore.log')) ?? lastLogMessage(log) ?? reasonOf(error);
+    throw new Problem('restore', `CRIU could not restore the image: ${words}`, { cause: error });
+  }
+}
+
+function lastLogMessage(log: string): string | undefined {
+  try {
+    const lines = fs.readFileSync(log, 'utf8').trim().split('\n');
+    return (JSON.parse(lines.at(-1) ?? '') as { msg?: string }).msg;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,154 @@
+import { type ExecaError, execa } from 'execa';
+import { Problem } from './problem.ts';
+import { type BytePath, nulList } from './rootfs-paths.ts';
+
+/**
+ * tar must not outlive the process that waits for it: a wrapper that comes after a killed one starts the work
+ * again, and an orphan would write in between. The kernel kills it (setpriv(1) --pdeathsig).
+ */
+const tar = ['--pdeathsig', 'KILL', 'tar'];
+
+/**
+ * Attributes that describe the container's own overlay and SELinux label, not its files, stay behind. Access and
+ * change times are left out: nobody can restore the latter, and they make each header larger.
+ */
+const create = [
+  '--create',
+  '--format=posix',
+  '--pax-option=delete=atime,delete=ctime',
+  '--xattrs',
+  '--xattrs-include=*',
+  '--xattrs-exclude=trusted.overlay.*',
+  '--xattrs-exclude=user.overlay.*',
+  '--xattrs-exclude=security.selinux',
+  '--acls',
+  '--sparse',
+  '--numeric-owner',
+  '--no-recursion',
+  '--null',
+  '--verbatim-files-from',
+];
+
+/** Never `--absolute-names`: without it tar refuses `..` and puts symlinks that lead outside in place last. */
+const extract = [
+  '--extract',
+  '--xattrs',
+  '--xattrs-include=*',
+  '--acls',
+  '--numeric-owner',
+  '--same-owner',
+  '--same-permissions',
+  '--delay-directory-restore',
+];
+
+/** C's words for messages and octal escapes for every byte beyond ASCII; no options from the environment. */
+const options = { env: { LC_ALL: 'C', TAR_OPTIONS: '' }, stripFinalNewline: false } as const;
+
+/** A member of an archive. */
+export interface Member {
+  path: BytePath;
+  isDirectory: boolean;
+}
+
+/**
+ * Packs paths of a directory into an archive file; tar's words about harmless things are not errors.
+ *
+ * @param paths relative to `directory`; directories are packed without what they hold
+ * @throws {Problem} `rootfs-changed` when a file changed or vanished meanwhile (tar's status 1, GNU tar manual
+ * "Return values"), `rootfs-tar` for any other failure
+ */
+export async function packPaths(directory: string, paths: BytePath[], archive: string): Promise<void> {
+  try {
+    await execa(
+      'setpriv',
+      [...tar, ...create, '--file', archive, '--directory', directory, '--files-from=-'],
+      {
+        ...options,
+        input: nulList(paths),
+      },
+    );
+  } catch (error) {
+    throw tarProblem(error, `saving ${directory}`);
+  }
+}
+
+/**
+ * Unpacks an archive file over a directory, with owners, modes, times to the nanosecond and attributes.
+ * @throws {Problem} `rootfs-tar`
+ */
+export async function unpackArchive(archive: string, directory: string): Promise<void> {
+  try {
+    await execa('setpriv', [...tar, ...extract, '--file', archive, '--directory', directory], options);
+  } catch (error) {
+    throw tarProblem(error, `unpacking ${archive} over ${directory}`);
+  }
+}
+
+/**
+ * Copies paths of one directory over another, as `packPaths` and `unpackArchive` would.
+ * @throws {Problem} `rootfs-changed` or `rootfs-tar`
+ */
+export async function copyPaths(from: string, paths: BytePath[], to: string): Promise<void> {
+  try {
+    await execa('setpriv', [...tar, ...create, '--file=-', '--directory', from, '--files-from=-'], {
+      ...options,
+      input: nulList(paths),
+      buffer: { stdout: false },
+    }).pipe('setpriv', [...tar, ...extract, '--file=-', '--directory', to], options);
+  } catch (error) {
+    throw tarProblem(error, `bringing files of the image back into ${to}`);
+  }
+}
+
+/**
+ * Lists an archive file's members in their order.
+ * @throws {Problem} `rootfs-tar` when it is not an archive
+ */
+export async function listMembers(archive: string): Promise<Member[]> {
+  try {
+    const listing = ['--list', '--quoting-style=escape', '--file', archive];
+    const { stdout } = await execa('setpriv', [...tar, ...listing], {
+      ...options,
+      encoding: 'latin1',
+      maxBuffer: 2 ** 30,
+    });
+    return stdout
+      .split('\n')
+      .filter((line) => line !== '')
+      .map(memberOf);
+  } catch (error) {
+    throw tarProblem(error, `reading ${archive}`);
+  }
+}
+
+function memberOf(line: string): Member {
+  const name = unescapeName(line);
+  const isDirectory = name.endsWith('/');
+  return { path: isDirectory ? name.slice(0, -1) : name, isDirectory };
+}
+
+/** Undoes tar's quoting style `escape` (GNU tar manual, "Quoting Member Names"). */
+function unescapeName(text: string): BytePath {
+  const letters: Record<string, string> = { a: '\x07', b: '\b', f: '\f', n: '\n', r: '\r', t: '\t', v: '\v' };
+  return text.replace(/\\([0-7]{3}|.)/g, (_, code: string) =>
+    code.length === 3 ? String.fromCharCode(Number.parseInt(code, 8)) : (letters[code] ?? code),
+  );
+}
+
+function tarProblem(error: unknown, doing: string): Problem {
+  const { exitCode, stderr, shortMessage } = error as ExecaError;
+  const words =
+    typeof stderr === 'string' && stderr.trim() !== '' ? stderr.trim().split('\n') : [shortMessage];
+  // tar's last line only says that there were others.
+  const said = words.slice(0, 3).join('; ');
+  if (exitCode === 1) {
+    return new Problem(
+      'rootfs-changed',
+      `${doing}: files changed while they were read (${said}); nothing may write to it meanwhile`,
+      {
+        cause: error,
+      },
+    );
+  }
+  return new Problem('rootfs-tar', `${doing}: tar failed (${said})`, { cause: error });
+}

@@ -1,0 +1,76 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import type { ContainerIdentity, ObservedStatus } from '../machines/vocabulary.ts';
+import type { Host } from './host.ts';
+import { runcForTardis } from './runc.ts';
+
+/**
+ * What Tardis reads of runc's own record, `<root>/<id>/state.json` (libcontainer's BaseState and State; the same
+ * names in runc 1.1 to 1.3).
+ */
+const recordSchema = z.object({
+  init_process_pid: z.number(),
+  init_process_start: z.number(),
+  /** By controller on cgroup v1; under the empty name on v2. */
+  cgroup_paths: z.record(z.string(), z.string()),
+});
+
+export interface RuncRecord {
+  /** In the host's pid namespace. */
+  readonly pid: number;
+  /** The init's start time, in clock ticks since boot: a pid that was used again starts later. */
+  readonly startTime: number;
+  /** The directory whose `freezer.state` (v1) or `cgroup.freeze` (v2) freezes the whole container. */
+  readonly freezer: { readonly version: 1 | 2; readonly directory: string } | undefined;
+}
+
+/** Reads runc's record of a container; undefined where runc has none (or none that can be understood). */
+export function readRuncRecord(container: Pick<ContainerIdentity, 'root' | 'id'>): RuncRecord | undefined {
+  try {
+    const text = readFileSync(join(container.root, container.id, 'state.json'), 'utf8');
+    const {
+      init_process_pid: pid,
+      init_process_start: startTime,
+      cgroup_paths: paths,
+    } = recordSchema.parse(JSON.parse(text));
+    const v1 = paths.freezer;
+    const v2 = paths[''];
+    const freezer = v1
+      ? ({ version: 1, directory: v1 } as const)
+      : v2
+        ? ({ version: 2, directory: v2 } as const)
+        : undefined;
+    return { pid, startTime, freezer };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether the container's init is the process it was, and not a zombie that waits to be reaped. */
+export function isInitAlive({ pid, startTime }: RuncRecord): boolean {
+  try {
+    // proc_pid_stat(5): after the name in parentheses, field 3 is the state and field 22 the start time.
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return fields[19] === String(startTime) && fields[0] !== 'Z' && fields[0] !== 'X';
+  } catch {
+    return false;
+  }
+}
+
+/** Asks runc for a container's status. */
+export async function observeContainer(
+  host: Host,
+  container: Pick<ContainerIdentity, 'root' | 'id'>,
+): Promise<ObservedStatus> {
+  try {
+    const words = await runcForTardis(host, ['--root', container.root, 'state', container.id]);
+    const { status } = z
+      .object({ status: z.enum(['created', 'running', 'paused', 'stopped']) })
+      .parse(JSON.parse(words));
+    return status;
+  } catch {
+    return 'gone';
+  }
+}

@@ -1,0 +1,95 @@
+import { execa } from 'execa';
+import type { Host } from './host.ts';
+import { Problem } from './problem.ts';
+
+/** runc ended with another status than 0. */
+export class RuncFailure extends Problem {
+  readonly status: number;
+
+  constructor(status: number, message: string) {
+    super('runc', message);
+    this.name = 'RuncFailure';
+    this.status = status;
+  }
+}
+
+/**
+ * Node raises the soft limit of open files to the hard one when it starts (node.cc, PlatformInit), and a container
+ * without limits of its own inherits runc's: the caller's limit is set again on the way.
+ */
+function commandOf(host: Host, argv: readonly string[]): [string, string[]] {
+  if (host.openFilesLimit === undefined) return [host.realRunc, [...argv]];
+  const script = 'ulimit -Sn "$0" && exec "$@"';
+  return ['/bin/sh', ['-c', script, host.openFilesLimit, host.realRunc, ...argv]];
+}
+
+/** A child that died by a signal has no status; the shim takes 0 or 1 and nothing from 128 on. */
+const statusOf = (exitCode: number | undefined): number =>
+  exitCode === undefined ? 1 : exitCode >= 128 ? 1 : exitCode;
+
+/**
+ * Runs runc as the caller would have: same argv, environment, standard streams, and working directory.
+ *
+ * @throws RuncFailure where it ends with another status than 0; runc has then spoken for itself.
+ */
+export async function runcForCaller(host: Host, argv: readonly string[]): Promise<void> {
+  const [file, args] = commandOf(host, argv);
+  const result = await execa(file, args, {
+    stdio: 'inherit',
+    env: host.env,
+    extendEnv: false,
+    reject: false,
+  });
+  if (result.exitCode === 0) return;
+  const status = statusOf(result.exitCode);
+  throw new RuncFailure(
+    status,
+    `runc ended with ${result.exitCode ?? result.signal ?? result.originalMessage}`,
+  );
+}
+
+export interface OwnRuncOptions {
+  /** Variables on top of the caller's environment. */
+  readonly env?: NodeJS.ProcessEnv;
+  /** Whether the container to be is given the wrapper's own standard streams. */
+  readonly stdio?: 'inherit' | 'captured';
+}
+
+/**
+ * Runs runc for Tardis itself.
+ *
+ * @returns what it printed (empty with inherited streams).
+ * @throws RuncFailure with runc's last words.
+ */
+export async function runcForTardis(
+  host: Host,
+  argv: readonly string[],
+  { env = {}, stdio = 'captured' }: OwnRuncOptions = {},
+): Promise<string> {
+  const [file, args] = commandOf(host, argv);
+  const result = await execa(file, args, {
+    ...(stdio === 'inherit' ? { stdio } : { stdin: 'ignore', all: true }),
+    env: { ...host.env, ...env },
+    extendEnv: false,
+    reject: false,
+  });
+  const words = typeof result.all === 'string' ? result.all.trim() : '';
+  if (result.exitCode === 0) return words;
+  const end = result.exitCode ?? result.signal ?? result.originalMessage;
+  throw new RuncFailure(statusOf(result.exitCode), messageOf(words) || `runc ended with ${end}`);
+}
+
+/** The readable part of runc's error output, text or JSON: `level=error msg="..."`. */
+export function messageOf(words: string): string {
+  const messages = words.split('\n').flatMap((line) => {
+    const quoted = /\bmsg=("(?:[^"\\]|\\.)*")/.exec(line)?.[1];
+    try {
+      if (quoted) return [JSON.parse(quoted) as string];
+      if (line.startsWith('{')) return [(JSON.parse(line) as { msg?: string }).msg ?? ''];
+    } catch {
+      // Not runc's form after all: shown as it is.
+    }
+    return [line];
+  });
+  return messages.filter(Boolean).at(-1) ?? '';
+}

@@ -1,0 +1,85 @@
+import { fromPromise } from 'xstate';
+import { checkpointMachine } from '../machines/checkpoint.ts';
+import { containerMachine, type RuncStep } from '../machines/container.ts';
+import { restoreMachine } from '../machines/restore.ts';
+import type { ContainerIdentity } from '../machines/vocabulary.ts';
+import { readContainerConfig } from './container-config.ts';
+import { deleteContainer } from './delete-container.ts';
+import { describeImage } from './describe-image.ts';
+import { dumpMemory } from './dump-memory.ts';
+import { endJob } from './end-job.ts';
+import { freezeContainer, thawContainer } from './freeze-container.ts';
+import { handOver } from './hand-over.ts';
+import { holdRestored } from './hold-restored.ts';
+import type { Host } from './host.ts';
+import { commit, findCurrentImage, markFailed, openPartial } from './image-store.ts';
+import { judgeImage } from './judge-image.ts';
+import { recover } from './recover.ts';
+import { releaseHeld } from './release-held.ts';
+import { restoreMemory } from './restore-memory.ts';
+import { dropRollback, rollBackRootfs, saveRollback } from './rollback.ts';
+import { resetRootfs } from './rootfs-reset.ts';
+import { runcForCaller } from './runc.ts';
+import { saveContainerRootfs } from './save-rootfs.ts';
+import { undoCheckpoint } from './undo-checkpoint.ts';
+
+/**
+ * The machines with everything they do to the world.
+ *
+ * @param beforeEffect called at the beginning of every service, before its effect: writes the state down. XState
+ * has entered the state by then (an invoked actor is started after the snapshot is set), so what is written says
+ * which step is about to be done.
+ */
+export function provideServices(host: Host, beforeEffect: () => void) {
+  const service = <Input, Output>(effect: (input: Input) => Output | Promise<Output>) =>
+    fromPromise<Output, Input>(async ({ input }) => {
+      beforeEffect();
+      return effect(input);
+    });
+  const asCaller = service(({ call }: RuncStep) => runcForCaller(host, call.argv));
+
+  return containerMachine.provide({
+    actors: {
+      findImage: service((container: ContainerIdentity) => findCurrentImage(container)),
+      createAfresh: asCaller,
+      start: asCaller,
+      pause: asCaller,
+      resume: asCaller,
+      restoreGiven: asCaller,
+      delete: service((step) => deleteContainer(host, step)),
+      release: service(({ container }) => releaseHeld(host, container)),
+      recover: service((input) => recover(host, input)),
+      checkpoint: checkpointMachine.provide({
+        actors: {
+          prepareImage: service(({ container }) => openPartial(container)),
+          freeze: service(({ container }) => freezeContainer(container)),
+          saveRootfs: service((step) => saveContainerRootfs(host, step)),
+          dumpMemory: service((step) => dumpMemory(host, step)),
+          thaw: service(({ container }) => thawContainer(container)),
+          describeImage: service((step) => describeImage(host, step)),
+          handOver: service(handOver),
+          commitImage: service(({ container, image }) => commit(container, image)),
+          endJob: service(({ container, call }) => endJob(host, container, call)),
+          undo: service(undoCheckpoint),
+        },
+      }),
+      restore: restoreMachine.provide({
+        actors: {
+          validateImage: service((input) => judgeImage(host, input)),
+          saveRollback: service(({ container }) => saveRollback(container)),
+          applyRootfs: service(({ container, image }) =>
+            resetRootfs(readContainerConfig(container.bundle).rootfs, image.directory),
+          ),
+          restoreMemory: service((input) => restoreMemory(host, input)),
+          hold: service((input) => holdRestored(host, input)),
+          dropRollback: service(({ container }) => dropRollback(container)),
+          removeLeftovers: service(({ container, call }) => endJob(host, container, call)),
+          resetRootfs: service(({ container }) => rollBackRootfs(container)),
+          markImage: service(({ container, image, failure }) =>
+            markFailed(image, { container: container.id, reason: failure?.message ?? 'unknown' }),
+          ),
+        },
+      }),
+    },
+  });
+}

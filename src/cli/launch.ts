@@ -1,0 +1,66 @@
+import type { Host } from '../actions/host.ts';
+import { defaultConfig, type HostConfig, loadHostConfig } from '../actions/host-config.ts';
+import { openLog } from '../actions/log.ts';
+import { reasonOf } from '../actions/problem.ts';
+
+/** What the launcher (bin/tardis-runc) says in its environment, and the environment that the caller gave it. */
+export interface Launch {
+  readonly realRunc: string;
+  readonly openFilesLimit: string | undefined;
+  readonly env: NodeJS.ProcessEnv;
+}
+
+const prefix = 'TARDIS_LAUNCH';
+
+/** Tells the launcher's words from the caller's environment, and gives the caller's NODE_ variables back. */
+export function readLaunch(environment: NodeJS.ProcessEnv): Launch {
+  const env: NodeJS.ProcessEnv = {};
+  for (const [name, value] of Object.entries(environment)) {
+    if (!name.startsWith(prefix)) env[name] = value;
+    else if (name.startsWith(`${prefix}_NODE_`)) env[name.slice(prefix.length + 1)] = value;
+  }
+  return {
+    realRunc: environment.TARDIS_LAUNCH_RUNC ?? 'runc',
+    openFilesLimit: environment.TARDIS_LAUNCH_NOFILE,
+    env,
+  };
+}
+
+/** The host's settings, or the defaults and why the settings cannot be used. */
+export interface Settings {
+  readonly config: HostConfig;
+  readonly warnings: readonly string[];
+  readonly broken?: string;
+}
+
+/** Reads the host's settings; where they cannot be used, the caller is only to be given the real runc. */
+export function readSettings({ env }: Launch): Settings {
+  try {
+    return loadHostConfig(env);
+  } catch (error) {
+    const config = defaultConfig(env);
+    return { config, warnings: [], broken: reasonOf(error) };
+  }
+}
+
+/** Opens the host's log, and with it everything that the actions need. */
+export function openHost({ realRunc, openFilesLimit, env }: Launch, settings: Settings, about: object): Host {
+  const { config, warnings } = settings;
+  const log = openLog(config.logFile, { ...about });
+  for (const warning of warnings) log.warn(warning);
+  return { config, realRunc: config.realRunc ?? realRunc, env, openFilesLimit, log };
+}
+
+/**
+ * Becomes the real runc: the same process, argv, environment, and descriptors. Does not return.
+ */
+export function becomeRunc({ realRunc, openFilesLimit, env }: Launch, argv: readonly string[]): never {
+  const [file, args] =
+    openFilesLimit === undefined
+      ? [realRunc, [realRunc, ...argv]]
+      : ['/bin/sh', ['/bin/sh', '-c', 'ulimit -Sn "$0" && exec "$@"', openFilesLimit, realRunc, ...argv]];
+  const execve = process.execve;
+  if (!execve) throw new Error('this Node has no process.execve; expected Node 24');
+  const environment = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined));
+  return execve.call(process, file, args, environment as Record<string, string>);
+}

@@ -1,0 +1,156 @@
+import type { Snapshot } from 'xstate';
+import { createActor, waitFor } from 'xstate';
+import { enterIndex, leaveIndex } from '../actions/container-index.ts';
+import type { Host } from '../actions/host.ts';
+import { takeLock } from '../actions/lock.ts';
+import { Problem, reasonOf } from '../actions/problem.ts';
+import { observeContainer } from '../actions/runc-state.ts';
+import { provideServices } from '../actions/services.ts';
+import {
+  type HistoryEntry,
+  machineVersion,
+  readState,
+  type StateRecord,
+  stateFileOf,
+  stateSchemaVersion,
+  writeState,
+} from '../actions/state-file.ts';
+import type { ContainerEvent, Interruption } from '../machines/container.ts';
+import { interruptionIn, pathOf, refusalOf } from '../machines/paths.ts';
+import type { Answer, ContainerIdentity } from '../machines/vocabulary.ts';
+
+/** Commands that begin a container's life: what an earlier container left in the bundle means nothing to them. */
+const beginnings: ReadonlySet<ContainerEvent['type']> = new Set(['CREATE', 'RUN', 'RESTORE']);
+
+/**
+ * Carries one command out on one container: lock, load, recover if need be, one event, run until the machine
+ * rests, and write down where it rests.
+ *
+ * @param lockTimeoutSeconds 0 for a command that must not wait.
+ * @throws Problem `refused` where the machine does not allow the event; `locked`, `state-...`, or the file
+ * system's own error where nothing has been done yet, so that the real runc may take over.
+ */
+export async function carryOut(
+  host: Host,
+  container: ContainerIdentity,
+  event: ContainerEvent,
+  lockTimeoutSeconds: number,
+): Promise<Answer> {
+  const lock = takeLock(host.config.runDir, container.root, container.id, lockTimeoutSeconds);
+  let gone = false;
+  try {
+    const known = beginnings.has(event.type) ? undefined : readState(stateFileOf(container.bundle));
+    const { answer, state } = await live(host, known ?? container, known, event);
+    if (state === 'alive.failed' && beginnings.has(event.type)) leaveIndex(host.config.runDir, container);
+    gone = state === 'deleted';
+    return answer;
+  } finally {
+    if (gone) lock.discard();
+    else lock.release();
+  }
+}
+
+async function live(
+  host: Host,
+  { id, root, bundle, key, imageRoot }: ContainerIdentity,
+  known: StateRecord | undefined,
+  event: ContainerEvent,
+): Promise<{ answer: Answer; state: string }> {
+  const container: ContainerIdentity = { id, root, bundle, key, imageRoot };
+  const interruption = known && interruptionIn(known.snapshot);
+  const journal = new Journal(host, container, known);
+  const machine = provideServices(host, () => journal.note());
+  const actor = createActor(machine, {
+    input: { container, ...(interruption ? { interruption } : {}) },
+    ...(known && !interruption ? { snapshot: known.snapshot as unknown as Snapshot<unknown> } : {}),
+  });
+  journal.follow(actor, interruption);
+  actor.subscribe({ next: () => journal.note(), error: () => {} });
+  actor.start();
+  const rests = () =>
+    waitFor(actor, (snapshot) => snapshot.hasTag('resting'), { timeout: Number.POSITIVE_INFINITY });
+  await rests();
+
+  if (event.type === 'CHECKPOINT')
+    actor.send({ type: 'OBSERVED', status: await observeContainer(host, container) });
+  const snapshot = actor.getSnapshot();
+  if (!snapshot.can(event)) throw new Problem('refused', refusalOf(event, snapshot.value));
+
+  // From here on a wrapper that dies is found out; what cannot be written down is not begun.
+  if (beginnings.has(event.type)) {
+    journal.write();
+    enterIndex(host.config.runDir, container);
+  }
+  journal.expect(event.type);
+  actor.send(event);
+  const { context, value } = await rests();
+  journal.note();
+  if (context.failure)
+    host.log.warn({ failure: context.failure, state: pathOf(value) }, context.failure.message);
+  actor.stop();
+  return { answer: context.answer, state: pathOf(value) };
+}
+
+type Actor = ReturnType<typeof createActor<ReturnType<typeof provideServices>>>;
+
+/** Writes every state down before its work is begun, with how long the one before it took. */
+class Journal {
+  readonly #host: Host;
+  readonly #container: ContainerIdentity;
+  readonly #history: HistoryEntry[];
+  #actor: Actor | undefined;
+  #event = 'LOADED';
+  #at = performance.now();
+  #path = 'new';
+
+  constructor(host: Host, container: ContainerIdentity, known: StateRecord | undefined) {
+    this.#host = host;
+    this.#container = container;
+    this.#history = known ? [...known.history] : [];
+    if (known) this.#path = pathOf(known.snapshot.value, known.snapshot);
+  }
+
+  follow(actor: Actor, interruption: Interruption | undefined): void {
+    this.#actor = actor;
+    if (interruption) this.#event = 'INTERRUPTED';
+  }
+
+  expect(event: string): void {
+    this.#event = event;
+    this.#at = performance.now();
+    if (event === 'KILL') this.#enter(this.#path);
+  }
+
+  /** Notes a new state, and writes it down; a disk that is full now must not stop what is under way. */
+  note(): void {
+    const snapshot = this.#actor?.getPersistedSnapshot() as unknown as StateRecord['snapshot'] | undefined;
+    if (!snapshot) return;
+    const path = pathOf(snapshot.value, snapshot);
+    if (path !== this.#path) this.#enter(path);
+    try {
+      this.write();
+    } catch (error) {
+      this.#host.log.error({ reason: reasonOf(error) }, 'cannot write the state file');
+    }
+  }
+
+  #enter(path: string): void {
+    const now = performance.now();
+    const entry = { from: this.#path, to: path, ms: Math.round((now - this.#at) * 10) / 10 };
+    this.#history.push({ at: new Date().toISOString(), event: this.#event, ...entry });
+    this.#host.log.info({ event: this.#event, ...entry }, `${entry.from} → ${entry.to}`);
+    this.#path = path;
+    this.#at = now;
+  }
+
+  /** @throws the file system's own error. */
+  write(): void {
+    writeState({
+      schemaVersion: stateSchemaVersion,
+      machineVersion,
+      ...this.#container,
+      snapshot: this.#actor?.getPersistedSnapshot() as unknown as StateRecord['snapshot'],
+      history: this.#history,
+    });
+  }
+}

@@ -1,0 +1,111 @@
+import { join, resolve } from 'node:path';
+import type { ContainerEvent } from '../machines/container.ts';
+import type { RuncCall } from '../machines/vocabulary.ts';
+import { containerId, flagSet, flagValue, globalValue, type RuncCommand } from './runc-command.ts';
+
+/** What a command line asks of Tardis. */
+export interface Plan {
+  readonly id: string;
+  /** runc's state directory, absolute. */
+  readonly root: string;
+  /** Only a command that begins a container's life names its bundle; for the others the index knows it. */
+  readonly bundle?: string;
+  readonly call: RuncCall;
+  readonly event: ContainerEvent;
+  /** Only noted: the real runc then takes the process over, because it must not wait, or lasts as long as the job. */
+  readonly handsOver: boolean;
+}
+
+/** runc's own default where root runs it (main.go); the shim always names another. */
+const defaultRoot = '/run/runc';
+
+/** What runc takes for an id (libcontainer/factory_linux.go), less the two that are directories. */
+const idForm = /^(?!\.\.?$)[\w+.-]+$/;
+
+/** Dumps that are no whole image, or none that a later `create` could use: runc's alone. */
+const partialDumps = ['pre-dump', 'lazy-pages', 'page-server', 'parent-path'];
+
+/**
+ * Says what a command line asks of Tardis; undefined where it is runc's alone.
+ *
+ * @param cwd the caller's working directory, against which runc resolves relative paths.
+ */
+export function planFor(command: RuncCommand, cwd: string): Plan | undefined {
+  const id = containerId(command);
+  if (!command.understood || !command.name || !id || !idForm.test(id)) return undefined;
+  if (flagSet(command, 'help')) return undefined;
+  const root = resolve(cwd, globalValue(command, 'root') ?? defaultRoot);
+  const call = callOf(command, cwd);
+  const bundle = resolve(cwd, flagValue(command, 'bundle') ?? '.');
+  const plan = { id, root, call, handsOver: false };
+  switch (command.name) {
+    case 'create':
+      return { ...plan, bundle, event: { type: 'CREATE', call } };
+    case 'run': {
+      const detach = flagSet(command, 'detach');
+      return { ...plan, bundle, event: { type: 'RUN', call, detach }, handsOver: !detach };
+    }
+    case 'restore':
+      return {
+        ...plan,
+        bundle,
+        event: { type: 'RESTORE', call: withFileLocks(command, call) },
+        handsOver: !flagSet(command, 'detach'),
+      };
+    case 'checkpoint':
+      return partialDumps.some((name) => command.flags.some((flag) => flag.name === name))
+        ? undefined
+        : { ...plan, event: { type: 'CHECKPOINT', call, request: checkpointRequestOf(command, cwd) } };
+    case 'start':
+      return { ...plan, event: { type: 'START', call } };
+    case 'pause':
+      return { ...plan, event: { type: 'PAUSE', call } };
+    case 'resume':
+      return { ...plan, event: { type: 'RESUME', call } };
+    case 'delete':
+      return { ...plan, event: { type: 'DELETE', call } };
+    case 'kill':
+      return { ...plan, event: { type: 'KILL', call }, handsOver: true };
+    default:
+      return undefined;
+  }
+}
+
+function callOf(command: RuncCommand, cwd: string): RuncCall {
+  const file = globalValue(command, 'log');
+  return {
+    argv: command.argv,
+    globals: wordsOf(command.globals, (name) => name !== 'log' && name !== 'log-format'),
+    ...(file
+      ? { log: { file: resolve(cwd, file), format: globalValue(command, 'log-format') ?? 'text' } }
+      : {}),
+    restoreFlags: wordsOf(command.flags, (name) => carriedOver.has(name)),
+  };
+}
+
+/** Flags of `create` and `run` that `restore` has too, with the same meaning. */
+const carriedOver: ReadonlySet<string> = new Set(['pid-file', 'console-socket', 'no-pivot']);
+
+function checkpointRequestOf(command: RuncCommand, cwd: string) {
+  const workPath = flagValue(command, 'work-path');
+  const own = new Set(['image-path', 'work-path', 'leave-running']);
+  return {
+    leaveRunning: flagSet(command, 'leave-running'),
+    // Without the flag runc dumps into "checkpoint" in its working directory (checkpoint.go, prepareImagePaths).
+    imagePath: resolve(cwd, flagValue(command, 'image-path') || join(cwd, 'checkpoint')),
+    ...(workPath ? { workPath: resolve(cwd, workPath) } : {}),
+    flags: wordsOf(command.flags, (name) => !own.has(name)),
+  };
+}
+
+/** The shim never repeats `--file-locks` on a restore; an image of Tardis's may hold locks and needs it. */
+function withFileLocks(command: RuncCommand, call: RuncCall): RuncCall {
+  const argv = command.pieces.flatMap(({ role, words }) =>
+    role === 'command' ? [...words, '--file-locks'] : words,
+  );
+  return { ...call, argv };
+}
+
+function wordsOf(flags: RuncCommand['flags'], wanted: (name: string) => boolean): string[] {
+  return flags.flatMap(({ name, words }) => (wanted(name) ? words : []));
+}

@@ -1,0 +1,93 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { isEnabled, readContainerConfig, settingsOf } from '../actions/container-config.ts';
+import { bundleFromIndex } from '../actions/container-index.ts';
+import type { HostConfig } from '../actions/host-config.ts';
+import { appendToRuncLog } from '../actions/log.ts';
+import { reasonOf } from '../actions/problem.ts';
+import { readState, stateFileOf } from '../actions/state-file.ts';
+import type { Answer, ContainerIdentity } from '../machines/vocabulary.ts';
+import { becomeRunc, openHost, readLaunch, readSettings } from './launch.ts';
+import { carryOut } from './lifecycle.ts';
+import { type Plan, planFor } from './plan.ts';
+import { parseRuncCommand } from './runc-command.ts';
+
+/**
+ * One runc command, from its argv to its exit status. Whatever is wrong with Tardis before it has touched
+ * anything, this process becomes the real runc.
+ */
+export async function main(argv: readonly string[]): Promise<void> {
+  const launch = readLaunch(process.env);
+  const command = parseRuncCommand(argv);
+  const plan = planFor(command, process.cwd());
+  if (!plan) becomeRunc(launch, argv);
+
+  const settings = readSettings(launch);
+  const found = attempt(() => identify(settings.config, plan));
+  if (found.ok && !found.value) becomeRunc(launch, argv);
+  const host = openHost(launch, settings, { id: plan.id, command: command.name, pid: process.pid });
+  const passOn = (reason: string): never => {
+    host.log.warn(`${reason}; the real runc does it alone`);
+    appendToRuncLog(plan.call.log, 'warning', `tardis: ${reason}`);
+    return becomeRunc(launch, argv);
+  };
+  if (!found.ok) return passOn(found.reason);
+  if (settings.broken !== undefined || !found.value) return passOn(settings.broken ?? '');
+
+  let answer: Answer;
+  try {
+    answer = await carryOut(
+      host,
+      found.value,
+      plan.event,
+      plan.handsOver ? 0 : host.config.lockTimeoutSeconds,
+    );
+  } catch (error) {
+    if (plan.handsOver) becomeRunc(launch, argv);
+    if (plan.event.type !== 'CHECKPOINT') passOn(reasonOf(error));
+    // A bare dump would end the job without an image that outlives the host: it runs on instead.
+    answer = { status: 1, message: reasonOf(error) };
+    host.log.warn({ reason: answer.message }, 'the checkpoint was refused');
+  }
+  if (plan.handsOver) becomeRunc(launch, argv);
+  speak(plan, answer);
+  process.exit(answer.status);
+}
+
+type Attempt<Value> =
+  | { readonly ok: true; readonly value: Value }
+  | { readonly ok: false; readonly reason: string };
+
+function attempt<Value>(action: () => Value): Attempt<Value> {
+  try {
+    return { ok: true, value: action() };
+  } catch (error) {
+    return { ok: false, reason: reasonOf(error) };
+  }
+}
+
+/**
+ * Which container the command is about; undefined where it is none of Tardis's.
+ *
+ * @throws Problem for settings that are refused, or files that cannot be read.
+ */
+function identify(config: HostConfig, { id, root, bundle }: Plan): ContainerIdentity | undefined {
+  if (bundle === undefined) {
+    const indexed = bundleFromIndex(config.runDir, root, id);
+    const known = indexed && readState(stateFileOf(indexed));
+    return known && known.id === id && known.root === root ? known : undefined;
+  }
+  // runc refuses an id that is taken; the container that has it must not lose its state over that.
+  if (existsSync(join(root, id))) return undefined;
+  const { env } = readContainerConfig(bundle);
+  return isEnabled(env) ? { id, root, bundle, ...settingsOf(id, env, config) } : undefined;
+}
+
+/** The shim shows the first line of a checkpoint's output, and the last error line of the log for the others. */
+function speak({ event, call }: Plan, { status, message }: Answer): void {
+  if (status === 0 || message === undefined) return;
+  const line = message.replaceAll('\n', ' ');
+  appendToRuncLog(call.log, 'error', line);
+  // In a `create` the standard streams are the container's: nothing of ours belongs there.
+  if (event.type !== 'CREATE' && event.type !== 'RUN') process.stderr.write(`${line}\n`);
+}

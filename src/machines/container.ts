@@ -1,0 +1,394 @@
+import { assign, fromPromise, setup } from 'xstate';
+import { type CheckpointInput, type CheckpointOutput, checkpointMachine } from './checkpoint.ts';
+import { type RestoreInput, restoreMachine } from './restore.ts';
+import {
+  type Answer,
+  type CheckpointRequest,
+  type ContainerIdentity,
+  type Failure,
+  failureOf,
+  type ImagePlace,
+  type ObservedStatus,
+  type RuncCall,
+} from './vocabulary.ts';
+
+/** A runc command that the caller gave, to be run with its own argv, environment, and standard streams. */
+export interface RuncStep {
+  readonly container: ContainerIdentity;
+  readonly call: RuncCall;
+}
+
+/** A step in whose middle a wrapper died, as its state file tells it. */
+export interface Interruption {
+  /** The state's path, such as `checkpointing`. */
+  readonly state: string;
+  /** The child machine's state and context, where there was one. */
+  readonly step?: string;
+  readonly child?: unknown;
+}
+
+export type ContainerEvent =
+  | { readonly type: 'CREATE'; readonly call: RuncCall }
+  | { readonly type: 'RESTORE'; readonly call: RuncCall }
+  | { readonly type: 'RUN'; readonly call: RuncCall; readonly detach: boolean }
+  | { readonly type: 'START'; readonly call: RuncCall }
+  | { readonly type: 'PAUSE'; readonly call: RuncCall }
+  | { readonly type: 'RESUME'; readonly call: RuncCall }
+  | { readonly type: 'KILL'; readonly call: RuncCall }
+  | { readonly type: 'DELETE'; readonly call: RuncCall }
+  | { readonly type: 'CHECKPOINT'; readonly call: RuncCall; readonly request: CheckpointRequest }
+  /** What runc says of the container, where it may have moved on without Tardis. */
+  | { readonly type: 'OBSERVED'; readonly status: ObservedStatus };
+
+export interface ContainerInput {
+  readonly container: ContainerIdentity;
+  readonly interruption?: Interruption;
+}
+
+export interface ContainerContext extends ContainerInput {
+  /** The latest command line. */
+  readonly call: RuncCall;
+  readonly request?: CheckpointRequest;
+  /** `run`: once created or restored, the container starts without a `start`. */
+  readonly startsAtOnce: boolean;
+  /** Whether the container was paused when its latest checkpoint was asked for. */
+  readonly wasPaused: boolean;
+  /** The image that the container was restored from, or that its last checkpoint made. */
+  readonly image?: ImagePlace;
+  readonly answer: Answer;
+  /** Why the latest checkpoint, restore, or command failed. */
+  readonly failure?: Failure;
+}
+
+/** What {@link ContainerEvent} `OBSERVED` and a recovery find. */
+export type Recovered = { readonly status: ObservedStatus | 'checkpointed'; readonly note: string };
+
+const noCall: RuncCall = { argv: [], globals: [], restoreFlags: [] };
+const notProvided = async (): Promise<never> => {
+  throw new Error('no service was provided');
+};
+const runcStep = fromPromise<void, RuncStep>(notProvided);
+const runcInput = ({ context }: { context: ContainerContext }): RuncStep => ({
+  container: context.container,
+  call: context.call,
+});
+
+/** runc has printed and logged its own words where the failure carries its status: only that is left to answer. */
+const answerFailure = (failure: Failure): Partial<ContainerContext> => ({
+  failure,
+  answer: {
+    status: failure.status ?? 1,
+    ...(failure.status === undefined ? { message: failure.message } : {}),
+  },
+});
+
+const commandOf = (event: ContainerEvent): Partial<ContainerContext> => ({
+  ...('call' in event ? { call: event.call } : {}),
+  ...(event.type === 'CHECKPOINT' ? { request: event.request } : {}),
+  startsAtOnce: event.type === 'RUN',
+  wasPaused: false,
+  answer: { status: 0 },
+});
+
+/**
+ * The life of one container, as Tardis sees it. One runc command is one event; the states whose names end in
+ * "-ing" work, through invoked services, and in the others (tagged `resting`) a container waits for the next
+ * command.
+ */
+export const containerMachine = setup({
+  types: {
+    context: {} as ContainerContext,
+    input: {} as ContainerInput,
+    events: {} as ContainerEvent,
+    tags: {} as 'resting',
+  },
+  actors: {
+    findImage: fromPromise<ImagePlace | undefined, ContainerIdentity>(notProvided),
+    /** `runc create` (or `run --detach`) with the caller's own argv. */
+    createAfresh: runcStep,
+    start: runcStep,
+    pause: runcStep,
+    resume: runcStep,
+    /** Answers with runc's status, which is not 0 for a container that was gone before. */
+    delete: fromPromise<number, RuncStep>(notProvided),
+    /** containerd's own restore, from an image that the caller names. */
+    restoreGiven: runcStep,
+    /** Lets a held, restored container go. */
+    release: runcStep,
+    restore: restoreMachine,
+    checkpoint: checkpointMachine,
+    recover: fromPromise<Recovered, ContainerInput>(notProvided),
+  },
+  actions: {
+    keepCommand: assign(({ event }) => commandOf(event)),
+    keepCommandWhilePaused: assign(({ event }) => ({ ...commandOf(event), wasPaused: true })),
+    /** Answers with why an invoked service failed. */
+    refuse: assign(({ event }) => answerFailure(failureOf((event as unknown as { error: unknown }).error))),
+    keepImage: assign(({ event }) => {
+      const { output } = event as unknown as { output: CheckpointOutput };
+      return output.outcome === 'failed' ? answerFailure(output.failure) : { image: output.image };
+    }),
+  },
+  guards: {
+    isInterrupted: ({ context }) => context.interruption !== undefined,
+    startsAtOnce: ({ context }) => context.startsAtOnce,
+    wasPaused: ({ context }) => context.wasPaused,
+    isForeground: ({ event }) => event.type === 'RUN' && !event.detach,
+    sawRunning: ({ event }) => event.type === 'OBSERVED' && event.status === 'running',
+    sawPaused: ({ event }) => event.type === 'OBSERVED' && event.status === 'paused',
+    sawStopped: ({ event }) =>
+      event.type === 'OBSERVED' && (event.status === 'stopped' || event.status === 'gone'),
+  },
+}).createMachine({
+  id: 'container',
+  context: ({ input }) => ({
+    ...input,
+    call: noCall,
+    startsAtOnce: false,
+    wasPaused: false,
+    answer: { status: 0 },
+  }),
+  initial: 'new',
+  states: {
+    new: {
+      tags: 'resting',
+      always: { guard: 'isInterrupted', target: 'recovering' },
+      on: {
+        CREATE: { target: 'alive.creating', actions: 'keepCommand' },
+        RESTORE: { target: 'alive.adopting', actions: 'keepCommand' },
+        RUN: [
+          { guard: 'isForeground', target: 'alive.running', actions: 'keepCommand' },
+          { target: 'alive.creating', actions: 'keepCommand' },
+        ],
+      },
+    },
+    alive: {
+      initial: 'creating',
+      on: {
+        // A signal is runc's to deliver, at once: it moves nothing here, but the history shows it.
+        KILL: { actions: 'keepCommand' },
+        DELETE: { target: 'deleting', actions: 'keepCommand' },
+      },
+      states: {
+        creating: {
+          initial: 'lookingForImage',
+          states: {
+            lookingForImage: {
+              invoke: {
+                src: 'findImage',
+                input: ({ context }) => context.container,
+                onDone: [
+                  {
+                    guard: ({ event }) => event.output !== undefined,
+                    target: '#container.alive.restoring',
+                    actions: assign(({ event }) => (event.output ? { image: event.output } : {})),
+                  },
+                  { target: 'fromScratch' },
+                ],
+                onError: {
+                  target: 'fromScratch',
+                  actions: assign({ failure: ({ event }) => failureOf(event.error) }),
+                },
+              },
+            },
+            fromScratch: {
+              invoke: {
+                src: 'createAfresh',
+                input: runcInput,
+                onDone: [
+                  { guard: 'startsAtOnce', target: '#container.alive.running' },
+                  { target: '#container.alive.created' },
+                ],
+                onError: { target: '#container.alive.failed', actions: 'refuse' },
+              },
+            },
+          },
+        },
+        created: {
+          tags: 'resting',
+          on: {
+            START: { target: 'starting', actions: 'keepCommand' },
+            OBSERVED: [
+              { guard: 'sawRunning', target: 'running' },
+              { guard: 'sawPaused', target: 'paused' },
+              { guard: 'sawStopped', target: 'stopped' },
+            ],
+          },
+        },
+        starting: {
+          invoke: {
+            src: 'start',
+            input: runcInput,
+            onDone: 'running',
+            onError: { target: 'created', actions: 'refuse' },
+          },
+        },
+        running: {
+          tags: 'resting',
+          on: {
+            PAUSE: { target: 'pausing', actions: 'keepCommand' },
+            CHECKPOINT: { target: 'checkpointing', actions: 'keepCommand' },
+            OBSERVED: [
+              { guard: 'sawPaused', target: 'paused' },
+              { guard: 'sawStopped', target: 'stopped' },
+            ],
+          },
+        },
+        pausing: {
+          invoke: {
+            src: 'pause',
+            input: runcInput,
+            onDone: 'paused',
+            onError: { target: 'running', actions: 'refuse' },
+          },
+        },
+        paused: {
+          tags: 'resting',
+          on: {
+            RESUME: { target: 'resuming', actions: 'keepCommand' },
+            CHECKPOINT: { target: 'checkpointing', actions: 'keepCommandWhilePaused' },
+            OBSERVED: [
+              { guard: 'sawRunning', target: 'running' },
+              { guard: 'sawStopped', target: 'stopped' },
+            ],
+          },
+        },
+        resuming: {
+          invoke: {
+            src: 'resume',
+            input: runcInput,
+            onDone: 'running',
+            onError: { target: 'paused', actions: 'refuse' },
+          },
+        },
+        checkpointing: {
+          invoke: {
+            src: 'checkpoint',
+            input: ({ context }): CheckpointInput => {
+              if (!context.request) throw new Error('a checkpoint was begun without a request');
+              const { container, call, request, wasPaused } = context;
+              return { container, call, request, wasPaused };
+            },
+            onDone: [
+              {
+                guard: ({ event }) => event.output.outcome === 'checkpointed',
+                target: 'checkpointed',
+                actions: 'keepImage',
+              },
+              { guard: 'wasPaused', target: 'paused', actions: 'keepImage' },
+              { target: 'running', actions: 'keepImage' },
+            ],
+            onError: [
+              { guard: 'wasPaused', target: 'paused', actions: 'refuse' },
+              { target: 'running', actions: 'refuse' },
+            ],
+          },
+        },
+        checkpointed: { tags: 'resting' },
+        restoring: {
+          invoke: {
+            src: 'restore',
+            input: ({ context }): RestoreInput => {
+              if (!context.image) throw new Error('a restore was begun without an image');
+              return { container: context.container, image: context.image, call: context.call };
+            },
+            onDone: [
+              { guard: ({ event }) => event.output.outcome === 'restored', target: 'restored' },
+              {
+                guard: ({ event }) => event.output.outcome === 'rolledBack',
+                target: 'rolledBack',
+                actions: assign(({ event }) =>
+                  event.output.outcome === 'restored' ? {} : { failure: event.output.failure },
+                ),
+              },
+              {
+                target: 'failed',
+                actions: assign(({ event }) =>
+                  event.output.outcome === 'restored' ? {} : answerFailure(event.output.failure),
+                ),
+              },
+            ],
+            onError: { target: 'failed', actions: 'refuse' },
+          },
+        },
+        restored: {
+          tags: 'resting',
+          always: { guard: 'startsAtOnce', target: 'releasing' },
+          on: {
+            START: { target: 'releasing', actions: 'keepCommand' },
+            OBSERVED: { guard: 'sawRunning', target: 'running' },
+          },
+        },
+        releasing: {
+          invoke: {
+            src: 'release',
+            input: runcInput,
+            onDone: 'running',
+            onError: { target: 'failed', actions: 'refuse' },
+          },
+        },
+        rolledBack: {
+          invoke: {
+            src: 'createAfresh',
+            input: runcInput,
+            onDone: [{ guard: 'startsAtOnce', target: 'running' }, { target: 'created' }],
+            onError: { target: 'failed', actions: 'refuse' },
+          },
+        },
+        adopting: {
+          invoke: {
+            src: 'restoreGiven',
+            input: runcInput,
+            onDone: 'running',
+            onError: { target: 'failed', actions: 'refuse' },
+          },
+        },
+        stopped: {
+          tags: 'resting',
+          on: {
+            OBSERVED: [
+              { guard: 'sawRunning', target: 'running' },
+              { guard: 'sawPaused', target: 'paused' },
+            ],
+          },
+        },
+        failed: { tags: 'resting' },
+        lastKnown: { type: 'history', target: 'failed' },
+      },
+    },
+    deleting: {
+      invoke: {
+        src: 'delete',
+        input: runcInput,
+        onDone: {
+          target: 'deleted',
+          actions: assign(({ event }) => ({ answer: { status: event.output } })),
+        },
+        onError: { target: 'alive.lastKnown', actions: 'refuse' },
+      },
+    },
+    recovering: {
+      exit: assign(({ context: { interruption: _, ...rest } }) => ({
+        ...rest,
+        interruption: undefined as never,
+      })),
+      invoke: {
+        src: 'recover',
+        input: ({ context }): ContainerInput => ({
+          container: context.container,
+          ...(context.interruption ? { interruption: context.interruption } : {}),
+        }),
+        onDone: [
+          { guard: ({ event }) => event.output.status === 'created', target: 'alive.created' },
+          { guard: ({ event }) => event.output.status === 'running', target: 'alive.running' },
+          { guard: ({ event }) => event.output.status === 'paused', target: 'alive.paused' },
+          { guard: ({ event }) => event.output.status === 'checkpointed', target: 'alive.checkpointed' },
+          { guard: ({ event }) => event.output.status === 'stopped', target: 'alive.stopped' },
+          { target: 'alive.failed' },
+        ],
+        onError: { target: 'alive.failed', actions: 'refuse' },
+      },
+    },
+    deleted: { tags: 'resting', type: 'final' },
+  },
+});

@@ -1,0 +1,147 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Container, ContainerSpec, Engine } from './engine.ts';
+import { imageAsUser } from './image-as-user.ts';
+import { completeLines, waitForLine } from './lines.ts';
+import { whichOrThrow } from './paths.ts';
+import type { Stack } from './stack.ts';
+import { Hopeless, waitFor } from './wait.ts';
+
+/** containerd, driven through `ctr`. */
+export function ctrEngine(stack: Stack): Engine {
+  return {
+    name: 'ctr',
+    async run(spec) {
+      const outputs = join(stack.dir, 'output');
+      mkdirSync(outputs, { recursive: true });
+      const log = join(mkdtempSync(join(outputs, `${spec.id}-`)), 'log');
+      const image = spec.user === undefined ? spec.image : await imageAsUser(stack, spec.image, spec.user);
+      const words = [...flagsOf(stack, spec), image, spec.id, ...spec.args];
+      if (spec.tty) return ctrContainer(stack, spec.id, log, await runOnTerminal(stack, spec.id, words, log));
+      // The container writes into the shim's pipe and the shim into the file: CRIU cannot dump a container
+      // that holds a file of the host.
+      await stack.ctr(['run', '--detach', '--log-uri', `file://${log}`, ...words]);
+      return ctrContainer(stack, spec.id, log);
+    },
+  };
+}
+
+function flagsOf(stack: Stack, spec: ContainerSpec): string[] {
+  const binary = spec.runtime === 'runc' ? whichOrThrow('runc') : stack.runtime;
+  const network = spec.network ?? 'none';
+  if (network !== 'none' && network !== 'host') throw new Error(`ctr knows no network '${network}'`);
+  return [
+    ...['--runc-binary', binary],
+    ...(network === 'host' ? ['--net-host'] : []),
+    ...Object.entries(spec.env ?? {}).flatMap(([name, value]) => ['--env', `${name}=${value}`]),
+    ...(spec.binds ?? []).flatMap(({ source, destination, readOnly }) => [
+      '--mount',
+      `type=bind,src=${source},dst=${destination},options=rbind:${readOnly ? 'ro' : 'rw'}`,
+    ]),
+    ...(spec.flags ?? []),
+  ];
+}
+
+/** `ctr run --tty` insists on a terminal of its own: script(1) makes one. */
+async function runOnTerminal(stack: Stack, id: string, words: string[], log: string): Promise<ChildProcess> {
+  const ctr = ['ctr', '--address', stack.socket, '--namespace', stack.namespace, 'run', '--tty'];
+  const fifos = ['--fifo-dir', join(stack.dir, 'fifo')];
+  const command = [...ctr, ...fifos, ...words].map(quoted).join(' ');
+  const output = openSync(log, 'a');
+  const terminal = spawn('script', ['--quiet', '--flush', '--return', '--command', command, '/dev/null'], {
+    env: stack.env,
+    stdio: ['pipe', output, output],
+  });
+  closeSync(output);
+  const status = () => statusOf(stack, id);
+  await waitFor(`the container ${id} to run`, async () => {
+    if (terminal.exitCode !== null) throw new Hopeless(`ctr run ended: ${readFileSync(log, 'utf8')}`);
+    return (await status()) === 'running';
+  });
+  return terminal;
+}
+
+function quoted(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+function ctrContainer(stack: Stack, id: string, log: string, terminal?: ChildProcess): Container {
+  const { ctr, dir, namespace } = stack;
+  const output = () => readFileSync(log, { encoding: 'utf8', flag: 'a+' });
+  let execs = 0;
+  let checkpoints = 0;
+  let exitStatus: number | undefined;
+
+  return {
+    id,
+    ociId: id,
+    bundle: join(dir, 'state/io.containerd.runtime.v2.task', namespace, id),
+    runcRoot: `/run/containerd/runc/${namespace}`,
+    output,
+    lines: () => completeLines(output()),
+    waitForLine: (pattern, options) => waitForLine(id, output, pattern, options),
+    status: () => statusOf(stack, id),
+    async pid() {
+      const pid = (await taskRow(stack, id))?.pid;
+      if (pid === undefined) throw new Error(`the container ${id} has no task`);
+      return pid;
+    },
+    type(text) {
+      if (!terminal?.stdin) throw new Error(`the container ${id} was started without a terminal`);
+      terminal.stdin.write(text);
+    },
+    exec(args, options) {
+      execs += 1;
+      const fifos = ['--fifo-dir', join(dir, 'fifo')];
+      return ctr(['tasks', 'exec', ...fifos, '--exec-id', `exec-${execs}`, id, ...args], options);
+    },
+    kill: async (signal) => void (await ctr(['tasks', 'kill', '--signal', signal, id])),
+    pause: async () => void (await ctr(['tasks', 'pause', id])),
+    resume: async () => void (await ctr(['tasks', 'resume', id])),
+    async checkpoint({ exit = false, imagePath, mayFail = false } = {}) {
+      checkpoints += 1;
+      const place = join(dir, 'images', `${id}-${checkpoints}`);
+      mkdirSync(join(dir, 'images'), { recursive: true });
+      const paths = ['--image-path', imagePath ?? place, '--work-path', `${place}.work`];
+      const ran = await ctr(['tasks', 'checkpoint', ...(exit ? ['--exit'] : []), ...paths, id], { mayFail });
+      return { ...ran, imagePath: imagePath ?? place };
+    },
+    async waitForExit(options) {
+      if (exitStatus !== undefined) return exitStatus;
+      if (terminal) {
+        await waitFor(`the terminal of ${id} to close`, () => terminal.exitCode !== null, options);
+        exitStatus = terminal.exitCode ?? 0;
+        return exitStatus;
+      }
+      await waitFor(
+        `the container ${id} to stop`,
+        async () => (await statusOf(stack, id)) === 'stopped',
+        options,
+      );
+      // ctr tells the status only while it deletes the task, in a warning.
+      const { stderr } = await ctr(['tasks', 'delete', id]);
+      exitStatus = Number(/non-zero exit code (\d+)/.exec(stderr)?.[1] ?? 0);
+      return exitStatus;
+    },
+    async remove() {
+      await ctr(['tasks', 'delete', '--force', id], { mayFail: true });
+      await ctr(['containers', 'delete', id]);
+    },
+  };
+}
+
+async function statusOf(stack: Stack, id: string) {
+  const status = (await taskRow(stack, id))?.status;
+  if (status === undefined) return 'gone';
+  if (status === 'RUNNING' || status === 'PAUSED' || status === 'STOPPED') {
+    return status.toLowerCase() as 'running' | 'paused' | 'stopped';
+  }
+  throw new Error(`ctr calls the task ${id} '${status}'; expected RUNNING, PAUSED or STOPPED`);
+}
+
+async function taskRow({ ctr }: Stack, id: string): Promise<{ pid: number; status: string } | undefined> {
+  const rows = (await ctr(['tasks', 'list'])).stdout.split('\n').map((row) => row.split(/\s+/));
+  const row = rows.find(([task]) => task === id);
+  return row && { pid: Number(row[1]), status: row[2] ?? '' };
+}
