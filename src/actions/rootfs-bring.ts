@@ -1,5 +1,5 @@
-import { execa } from 'execa';
 import { openBaseView } from './rootfs-base.ts';
+import { listOtherNames } from './rootfs-links.ts';
 import type { OverlayRootfs } from './rootfs-location.ts';
 import { type BytePath, bytesOf, lookInside, parentOf, removeTree } from './rootfs-paths.ts';
 import { copyPaths } from './rootfs-tar.ts';
@@ -12,7 +12,7 @@ import { clearXattrs } from './rootfs-xattrs.ts';
  *
  * @param options.rootIsArchived the root directory's own attributes will be written later, so they alone are no
  * reason to read the lower layers
- * @throws {Problem} `rootfs-base`, `rootfs-xattrs`, `rootfs-tar`
+ * @throws {Problem} `rootfs-base`, `rootfs-links`, `rootfs-xattrs`, `rootfs-tar`
  */
 export async function bringBase(
   location: OverlayRootfs,
@@ -38,7 +38,7 @@ export async function bringBase(
           : [];
       for (const one of found) back.add(one);
     }
-    const linked = await listLinked(base.directory, back, lookBase);
+    const linked = await listOtherNames(bytesOf(base.directory), back, lookBase);
     for (const path of linked) back.add(path).add(parentOf(path));
 
     const look = lookInside(root);
@@ -49,31 +49,4 @@ export async function bringBase(
   } finally {
     await base.close();
   }
-}
-
-/**
- * Finds the other names of hard-linked files that are to come back: copied alone, a file would lose its links.
- */
-async function listLinked(
-  directory: string,
-  back: Set<BytePath>,
-  look: ReturnType<typeof lookInside>,
-): Promise<BytePath[]> {
-  const inodes = new Set<string>();
-  for (const path of back) {
-    const stats = look(path);
-    if (stats && !stats.isDirectory() && stats.nlink > 1) inodes.add(`${stats.dev}:${stats.ino}`);
-  }
-  if (inodes.size === 0) return [];
-  const links = ['!', '-type', 'd', '-links', '+1', '-printf', '%D:%i/%P\\0'];
-  const { stdout } = await execa('find', [directory, '-xdev', ...links], {
-    encoding: 'latin1',
-    stripFinalNewline: false,
-    maxBuffer: 2 ** 30,
-  });
-  return stdout
-    .split('\0')
-    .map((line) => ({ inode: line.slice(0, line.indexOf('/')), path: line.slice(line.indexOf('/') + 1) }))
-    .filter(({ inode, path }) => inodes.has(inode) && !back.has(path))
-    .map(({ path }) => path);
 }

@@ -41,8 +41,9 @@ async function walkOverlay(walk: RootfsWalk, location: OverlayRootfs): Promise<v
   const upperdir = bytesOf(location.upperdir);
   const upper = readUpper(upperdir);
   const directories = [...upper.keys()].map((path) => `${upperdir}/${path}`);
-  const marks = await readXattrs(directories, '^\\(trusted\\|user\\)\\.overlay\\.\\(opaque\\|redirect\\)$');
+  const marks = await readXattrs(directories, '^(trusted|user)\\.overlay\\.(opaque|redirect)$');
   visit('.', location.lowerdirs.map(bytesOf));
+  if (directories.some(isRedirected)) await keepOtherNames(walk, rootfs);
 
   function visit(directory: BytePath, lowers: BytePath[]): void {
     walk.kept.push(directory);

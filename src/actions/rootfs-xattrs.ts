@@ -9,7 +9,7 @@ export type Xattrs = Map<string, string>;
  * Reads extended attributes of many paths with one getfattr(1); paths without any are left out.
  *
  * @param paths absolute; symlinks are not followed
- * @param pattern a basic regular expression over the attributes' names; `-` means all of them
+ * @param pattern an extended regular expression over the attributes' names; `-` means all of them
  * @throws {Problem} `rootfs-xattrs` when getfattr is missing or fails
  */
 export async function readXattrs(paths: BytePath[], pattern: string): Promise<Map<BytePath, Xattrs>> {

@@ -1,6 +1,6 @@
 import { assign, fromPromise, setup } from 'xstate';
 import { type CheckpointInput, type CheckpointOutput, checkpointMachine } from './checkpoint.ts';
-import { type RestoreInput, restoreMachine } from './restore.ts';
+import { type RestoreInput, type RestoreOutput, restoreMachine } from './restore.ts';
 import {
   type Answer,
   type CheckpointRequest,
@@ -73,6 +73,9 @@ const runcInput = ({ context }: { context: ContainerContext }): RuncStep => ({
   call: context.call,
 });
 
+/** What an invoked service answered with, for the guards that are named: XState types them by commands alone. */
+const outputOf = <Output>(event: unknown): Output => (event as { output: Output }).output;
+
 /** runc has printed and logged its own words where the failure carries its status: only that is left to answer. */
 const answerFailure = (failure: Failure): Partial<ContainerContext> => ({
   failure,
@@ -125,7 +128,7 @@ export const containerMachine = setup({
     /** Answers with why an invoked service failed. */
     refuse: assign(({ event }) => answerFailure(failureOf((event as unknown as { error: unknown }).error))),
     keepImage: assign(({ event }) => {
-      const { output } = event as unknown as { output: CheckpointOutput };
+      const output = outputOf<CheckpointOutput>(event);
       return output.outcome === 'failed' ? answerFailure(output.failure) : { image: output.image };
     }),
   },
@@ -138,6 +141,15 @@ export const containerMachine = setup({
     sawPaused: ({ event }) => event.type === 'OBSERVED' && event.status === 'paused',
     sawStopped: ({ event }) =>
       event.type === 'OBSERVED' && (event.status === 'stopped' || event.status === 'gone'),
+    foundImage: ({ event }) => outputOf<ImagePlace | undefined>(event) !== undefined,
+    endedJob: ({ event }) => outputOf<CheckpointOutput>(event).outcome === 'checkpointed',
+    isRestored: ({ event }) => outputOf<RestoreOutput>(event).outcome === 'restored',
+    isRolledBack: ({ event }) => outputOf<RestoreOutput>(event).outcome === 'rolledBack',
+    foundCreated: ({ event }) => outputOf<Recovered>(event).status === 'created',
+    foundRunning: ({ event }) => outputOf<Recovered>(event).status === 'running',
+    foundPaused: ({ event }) => outputOf<Recovered>(event).status === 'paused',
+    foundCheckpointed: ({ event }) => outputOf<Recovered>(event).status === 'checkpointed',
+    foundStopped: ({ event }) => outputOf<Recovered>(event).status === 'stopped',
   },
 }).createMachine({
   id: 'container',
@@ -179,7 +191,7 @@ export const containerMachine = setup({
                 input: ({ context }) => context.container,
                 onDone: [
                   {
-                    guard: ({ event }) => event.output !== undefined,
+                    guard: 'foundImage',
                     target: '#container.alive.restoring',
                     actions: assign(({ event }) => (event.output ? { image: event.output } : {})),
                   },
@@ -271,7 +283,7 @@ export const containerMachine = setup({
             },
             onDone: [
               {
-                guard: ({ event }) => event.output.outcome === 'checkpointed',
+                guard: 'endedJob',
                 target: 'checkpointed',
                 actions: 'keepImage',
               },
@@ -293,9 +305,9 @@ export const containerMachine = setup({
               return { container: context.container, image: context.image, call: context.call };
             },
             onDone: [
-              { guard: ({ event }) => event.output.outcome === 'restored', target: 'restored' },
+              { guard: 'isRestored', target: 'restored' },
               {
-                guard: ({ event }) => event.output.outcome === 'rolledBack',
+                guard: 'isRolledBack',
                 target: 'rolledBack',
                 actions: assign(({ event }) =>
                   event.output.outcome === 'restored' ? {} : { failure: event.output.failure },
@@ -379,11 +391,11 @@ export const containerMachine = setup({
           ...(context.interruption ? { interruption: context.interruption } : {}),
         }),
         onDone: [
-          { guard: ({ event }) => event.output.status === 'created', target: 'alive.created' },
-          { guard: ({ event }) => event.output.status === 'running', target: 'alive.running' },
-          { guard: ({ event }) => event.output.status === 'paused', target: 'alive.paused' },
-          { guard: ({ event }) => event.output.status === 'checkpointed', target: 'alive.checkpointed' },
-          { guard: ({ event }) => event.output.status === 'stopped', target: 'alive.stopped' },
+          { guard: 'foundCreated', target: 'alive.created' },
+          { guard: 'foundRunning', target: 'alive.running' },
+          { guard: 'foundPaused', target: 'alive.paused' },
+          { guard: 'foundCheckpointed', target: 'alive.checkpointed' },
+          { guard: 'foundStopped', target: 'alive.stopped' },
           { target: 'alive.failed' },
         ],
         onError: { target: 'alive.failed', actions: 'refuse' },

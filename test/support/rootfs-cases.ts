@@ -65,3 +65,12 @@ export const changes: Record<string, string> = {
     'echo x >moved/x; rm moved/stay; mv moved renamed; echo y >renamed/y; rm renamed/inner/file; mkdir moved; echo z >moved/z',
   'modes that shut everyone out': 'mkdir shut; echo x >shut/x; chmod 0 shut shut/x; chmod 0 etc/conf.d',
 };
+
+/** A container that has done a lot of its own before it is told to become another. */
+export const busy = Object.entries(changes)
+  .filter(([title]) => /^(modified|added|emptied|extended|removed|one name|owners|a file that)/.test(title))
+  .map(([, script]) => script)
+  .join('\n');
+
+/** A root file system without layers. */
+export const plainTree = `${imageLayers[0]}\n${changes['hard links']}\n${changes['file capabilities, setuid and setgid']}`;
