@@ -1,6 +1,8 @@
 // Bundles the two programs for the host: one file each, so that a call opens one file and not four hundred.
+import { rmSync } from 'node:fs';
 import { build } from 'esbuild';
 
+rmSync('dist', { recursive: true, force: true });
 await build({
   entryPoints: { 'tardis-runc': 'src/cli/tardis-runc.ts', tardis: 'src/cli/tardis.ts' },
   outdir: 'dist',
@@ -9,8 +11,6 @@ await build({
   platform: 'node',
   target: 'node24',
   format: 'esm',
-  splitting: true,
-  chunkNames: 'chunk-[hash]',
   legalComments: 'none',
   // Some of the packages are CommonJS and call require().
   banner: {

@@ -25,8 +25,8 @@ done
 release=unknown
 [ -r /etc/os-release ] && release=$(. /etc/os-release && printf '%s %s' "${ID:-?}" "${VERSION_CODENAME:-?}")
 case $release in
-  "debian bookworm") next_release=trixie ;;
-  "debian trixie") next_release=forky ;;
+  "debian bookworm") later_releases="trixie forky" ;;
+  "debian trixie") later_releases=forky ;;
   *) stop "knows Debian 12 and 13 only (found: $release). Install by hand: $want, Docker's client, and CRIU 4.1 or newer for which 'criu check' succeeds; then run Tardis as usual." ;;
 esac
 [ "$release" = "debian trixie" ] && want="$want docker-cli"
@@ -54,30 +54,50 @@ if [ -n "$missing" ]; then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
-# CRIU caches what the kernel can do; after an upgrade of either the cache lies (field experience).
+# `criu check` alone says too little: CRIU before 4.2 passes it on Linux 6.16 and later and then cannot dump a
+# TCP socket (criu#2718). So a listening socket is dumped, in a network namespace of its own.
+# CRIU caches what the kernel can do; after an upgrade of either the cache lies.
 criu_works() {
-  command -v criu >/dev/null 2>&1 || return 1
   hash -r
+  command -v criu >/dev/null 2>&1 || return 1
   rm -f /run/criu.kdat
-  criu check >/dev/null 2>&1
+  criu check >/dev/null 2>&1 || return 1
+  images=$(mktemp -d)
+  worked=0
+  unshare --net sh -c '
+    ip link set lo up
+    busybox nc -l -p 7 </dev/null >/dev/null 2>&1 &
+    tries=0
+    until grep -q ":0007 .* 0A " /proc/net/tcp /proc/net/tcp6; do
+      tries=$((tries + 1))
+      [ $tries -gt 100 ] && exit 1
+      sleep 0.05
+    done
+    criu dump --tree $! --images-dir "$1" --log-file dump.log --leave-running --shell-job
+    status=$?
+    kill $!
+    exit $status
+  ' sh "$images" >/dev/null 2>&1 || worked=1
+  rm -rf "$images"
+  return $worked
 }
 
-# Debian's own sources with the suite names of the next release: the mirror stays whatever the host uses.
+# The host's own apt sources with the name of a later release, main archive only (a release to come has no
+# security archive): the mirror stays whatever the host uses.
 next_sources() {
-  found=
   for file in /etc/apt/sources.list.d/*.sources; do
     [ -r "$file" ] || continue
-    grep -Eq "^Suites:.*(^|[[:space:]])$1([[:space:]-]|\$)" "$file" || continue
-    found=yes
-    sed -e '/^#/d' -e "s/\\b$1\\b/$2/g" "$file"
-    printf '\n'
+    sed '/^#/d' "$file" | awk -v here="$1" -v there="$2" '
+      BEGIN { RS = ""; ORS = "\n\n" }
+      { suites = "\n" $0 "\n" }
+      suites ~ "\nSuites:[^\n]*[ \t]" here "[ \t\n]" { sub(/Suites:[^\n]*/, "Suites: " there); print }'
   done
-  [ -n "$found" ] && return
   { cat /etc/apt/sources.list; cat /etc/apt/sources.list.d/*.list; } 2>/dev/null |
-    grep -E "^deb .*[[:space:]]$1([[:space:]-]|\$)" | sed "s/\\b$1\\b/$2/g"
+    sed -n "s/^\(deb .*[[:space:]]\)$1\([[:space:]].*\)/\1$2\2/p"
 }
 
 install_private_criu() {
+  suite=$1
   if ! command -v mmdebstrap >/dev/null 2>&1; then
     apt_update
     say "installing mmdebstrap"
@@ -86,15 +106,18 @@ install_private_criu() {
   case $(uname -m) in
     x86_64) loader=usr/lib64/ld-linux-x86-64.so.2 libs=usr/lib/x86_64-linux-gnu ;;
     aarch64) loader=usr/lib/ld-linux-aarch64.so.1 libs=usr/lib/aarch64-linux-gnu ;;
-    *) stop "has no private CRIU for $(uname -m); install CRIU 4.1 or newer by hand" ;;
+    *) stop "has no private CRIU for $(uname -m); install CRIU 4.2 or newer by hand" ;;
   esac
-  say "this kernel needs a newer CRIU: taking $next_release's into $criu_home (the host's libraries stay as they are)"
+  say "this kernel needs a newer CRIU: trying $suite's, in $criu_home (the host's libraries stay as they are)"
   fresh=$criu_home.new.$$
   trap 'rm -rf "$fresh"' EXIT
-  rm -rf "$fresh"
-  next_sources "${release#debian }" "$next_release" |
-    mmdebstrap --quiet --variant=extract --include=criu "$next_release" "$fresh" - ||
-    stop "could not fetch CRIU of $next_release with this host's apt sources"
+  if ! extract_criu "$suite" && ! {
+    say "not to be had like that; once more, accepting package lists past their date (a mirror that stands still), signatures still checked"
+    extract_criu "$suite" --aptopt='Acquire::Check-Valid-Until "false"'
+  }; then
+    say "$suite's CRIU cannot be fetched with this host's apt sources"
+    return 1
+  fi
   rm -rf "$criu_home"
   mv "$fresh" "$criu_home"
   trap - EXIT
@@ -106,6 +129,14 @@ install_private_criu() {
   mv "$criu_command.new" "$criu_command"
 }
 
+extract_criu() {
+  rm -rf "$fresh"
+  suite=$1
+  shift
+  next_sources "${release#debian }" "$suite" |
+    mmdebstrap --quiet --variant=extract --include=criu "$@" "$suite" "$fresh" - 2>/dev/null
+}
+
 if ! criu_works; then
   # The host's own CRIU first: on most kernels it is enough.
   if ! command -v criu >/dev/null 2>&1; then
@@ -113,8 +144,11 @@ if ! criu_works; then
     say "installing criu"
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends criu >/dev/null || say "this Debian has no criu package"
   fi
-  criu_works || install_private_criu
-  criu_works || { criu check >&2 || :; stop "'criu check' still fails (its words are above): this kernel cannot run CRIU as it is"; }
+  for suite in $later_releases; do
+    criu_works && break
+    install_private_criu "$suite" || :
+  done
+  criu_works || { criu check >&2 || :; stop "found no CRIU that can dump a process on Linux $(uname -r) ('criu check' speaks above); install CRIU 4.2 or newer by hand"; }
 fi
 
 say "criu check: $(criu check 2>&1 | tail -n 1)"

@@ -1,66 +1,78 @@
 import { join } from 'node:path';
 import fs from 'fs-extra';
+import { type Field, fieldsOf } from './protobuf.ts';
+
+/*
+ * What Tardis reads in CRIU's images. Each begins with two magic numbers of four bytes, and goes on with entries:
+ * four bytes of length, then a Protocol Buffers message (criu.org, "Images").
+ */
+const magicBytes = 8;
+
+function* entriesOf(path: string): Generator<Field[]> {
+  const image = fs.readFileSync(path);
+  for (let at = magicBytes; at + 4 <= image.length; ) {
+    const length = image.readUInt32LE(at);
+    yield fieldsOf(image.subarray(at + 4, at + 4 + length));
+    at += 4 + length;
+  }
+}
+
+const numberIn = (fields: readonly Field[], number: number): number | undefined => {
+  const varint = fields.find((field) => field.number === number)?.varint;
+  return varint === undefined ? undefined : Number(varint);
+};
+const bytesIn = (fields: readonly Field[], number: number): Buffer | undefined =>
+  fields.find((field) => field.number === number)?.bytes;
+
+/** CRIU's TASK_STOPPED (compel, task-state.h). */
+const stopped = 3;
 
 /**
- * The pids (in the container) of the tasks that were stopped when they were dumped, as SIGSTOP stops them.
- *
- * CRIU writes one `core-<pid>.img` a task (images/core.proto): two magic numbers, a length, and a `core_entry`,
- * whose field 3 is the `task_core_entry`, whose field 1 is the task's state; 3 is "stopped" (criu/include/
- * pstree.h, TASK_STOPPED). Threads have such a file too, without a field 3.
+ * The pids (in the container) of the tasks that were stopped when they were dumped, as SIGSTOP stops them: field 1
+ * of the `task_core_entry`, field 3 of a `core_entry` (images/core.proto). Threads have a core without it.
  */
-export function stoppedTasks(imageDirectory: string): number[] {
-  const stopped: number[] = [];
-  for (const name of fs.readdirSync(imageDirectory)) {
-    const pid = /^core-(\d+)\.img$/.exec(name)?.[1];
-    if (pid && taskState(fs.readFileSync(join(imageDirectory, name))) === 3n) stopped.push(Number(pid));
+export function tasksDumpedStopped(imageDirectory: string): number[] {
+  return fs
+    .readdirSync(imageDirectory)
+    .flatMap((name) => /^core-(\d+)\.img$/.exec(name)?.[1] ?? [])
+    .filter((pid) => {
+      const [core = []] = entriesOf(join(imageDirectory, `core-${pid}.img`));
+      const task = bytesIn(core, 3);
+      return task !== undefined && numberIn(fieldsOf(task), 1) === stopped;
+    })
+    .map(Number);
+}
+
+/** A file that was unlinked while it was open, although another link keeps it. */
+export interface UnlinkedFile {
+  /** Its last name, in the container. */
+  readonly name: string;
+  /** The link that CRIU had made for the time of the dump, and looks for at the restore. */
+  readonly remap: string;
+}
+
+/** images/remap-file-path.proto: a remap_file_path_entry has orig_id 1, remap_id 2, remap_type 3. */
+const linkedType = 0;
+
+/**
+ * The unlinked files of an image. `files.img` holds `file_entry`s: id 2 and, for a regular file, the
+ * `reg_file_entry` 3 with its id 1 and name 6 (images/fdinfo.proto, regfile.proto).
+ */
+export function unlinkedFilesIn(imageDirectory: string): UnlinkedFile[] {
+  const remaps = join(imageDirectory, 'remap-fpath.img');
+  if (!fs.existsSync(remaps)) return [];
+  const names = new Map<number, string>();
+  for (const entry of entriesOf(join(imageDirectory, 'files.img'))) {
+    const file = bytesIn(entry, 3);
+    const fields = file ? fieldsOf(file) : [];
+    const name = bytesIn(fields, 6);
+    const id = numberIn(fields, 1);
+    if (id !== undefined && name) names.set(id, name.toString());
   }
-  return stopped.sort((a, b) => a - b);
-}
-
-const headerBytes = 12;
-
-function taskState(image: Buffer): bigint | undefined {
-  const core = fieldsOf(image.subarray(headerBytes));
-  const task = core.find(({ number, bytes }) => number === 3 && bytes)?.bytes;
-  return task && fieldsOf(task).find(({ number }) => number === 1)?.varint;
-}
-
-interface Field {
-  readonly number: number;
-  readonly varint?: bigint;
-  readonly bytes?: Buffer;
-}
-
-/** The fields of one Protocol Buffers message (protobuf.dev, "Encoding"); reading ends at what it cannot read. */
-function fieldsOf(message: Buffer): Field[] {
-  const fields: Field[] = [];
-  let at = 0;
-  const varint = (): bigint | undefined => {
-    let value = 0n;
-    for (let shift = 0n; at < message.length && shift < 64n; shift += 7n) {
-      const byte = message[at++] as number;
-      value |= BigInt(byte & 0x7f) << shift;
-      if (byte < 0x80) return value;
-    }
-    return undefined;
-  };
-  while (at < message.length) {
-    const tag = varint();
-    if (tag === undefined) break;
-    const number = Number(tag >> 3n);
-    const wireType = Number(tag & 7n);
-    if (wireType === 0) {
-      const value = varint();
-      if (value === undefined) break;
-      fields.push({ number, varint: value });
-    } else if (wireType === 2) {
-      const length = Number(varint() ?? -1n);
-      if (length < 0 || at + length > message.length) break;
-      fields.push({ number, bytes: message.subarray(at, at + length) });
-      at += length;
-    } else if (wireType === 1) at += 8;
-    else if (wireType === 5) at += 4;
-    else break;
-  }
-  return fields;
+  return [...entriesOf(remaps)].flatMap((entry) => {
+    const original = names.get(numberIn(entry, 1) ?? -1);
+    const remap = names.get(numberIn(entry, 2) ?? -1);
+    const isLink = (numberIn(entry, 3) ?? linkedType) === linkedType;
+    return isLink && original !== undefined && remap !== undefined ? [{ name: original, remap }] : [];
+  });
 }

@@ -2,8 +2,7 @@ import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
 import { fingerprintOf, readContainerConfig } from './container-config.ts';
-import { stoppedTasks } from './criu-image.ts';
-import { dumpFlags } from './dump-memory.ts';
+import { dumpFlags, readStoppedTasks } from './dump-memory.ts';
 import { digestsOf, filesBelow } from './file-digests.ts';
 import type { Host } from './host.ts';
 import { readHostFacts } from './host-facts.ts';
@@ -50,7 +49,7 @@ export async function describeImage(
     dump: {
       leftRunning: request.leaveRunning,
       flags: flagsForRestore.filter((flag) => flags.includes(flag)),
-      stoppedTasks: stoppedTasks(join(partial, 'checkpoint')),
+      stoppedTasks: readStoppedTasks(partial),
     },
     rootfs: readRootfsSummary(partial),
     host: { ...facts, cpuFlags: [...facts.cpuFlags] },

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
+import { tasksDumpedStopped } from './criu-image.ts';
 import { lastCriuErrors } from './criu-log.ts';
 import { writeCriuOptions } from './criu-options.ts';
 import { freezerOf, isFrozen } from './freezer.ts';
@@ -9,9 +10,12 @@ import { partialOf } from './image-store.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { runcForTardis } from './runc.ts';
 import { readRuncRecord } from './runc-state.ts';
+import { pidInContainer, signalTask, stoppedTasksIn } from './stopped-tasks.ts';
 
 /** CRIU's own reports, which checkpointctl's users look for at the top of an image. */
 const reports = ['dump.log', 'stats-dump'];
+
+const stoppedName = 'stopped-tasks.json';
 
 /**
  * The caller's flags and `--file-locks`: without it the dump of any job that holds a lock fails, with it nothing
@@ -26,7 +30,9 @@ export function dumpFlags(given: readonly string[]): string[] {
  * Dumps a frozen container's memory into the partial image and leaves it as it is: frozen, and whole.
  *
  * CRIU thaws a frozen cgroup while it holds every task by ptrace, and freezes it again before it lets them go
- * (criu/seize.c, freezer_restore_state): no task runs in between.
+ * (criu/seize.c, freezer_restore_state): no task runs in between. Under a v1 freezer ptrace waits for ever for a
+ * task that is both stopped and frozen (seen on Linux 6.18), so stopped tasks are continued while they are frozen,
+ * remembered, and stopped again.
  *
  * @throws Problem `dump` with CRIU's reason; the container is whole and frozen then, too.
  */
@@ -41,6 +47,10 @@ export async function dumpMemory(
   const flags = dumpFlags(request.flags);
   const HOME = writeCriuOptions(container.bundle, 'dump', flags.includes('--tcp-established'));
   const log = join(partial, 'runc.log');
+  const freezer = freezerOf(readRuncRecord(container));
+  const stopped = freezer.version === 1 ? stoppedTasksIn(freezer.directory) : [];
+  fs.writeJsonSync(join(partial, stoppedName), stopped.map(pidInContainer), { mode: 0o600 });
+  for (const pid of stopped) signalTask(pid, 'SIGCONT');
   try {
     await runcForTardis(
       host,
@@ -53,7 +63,7 @@ export async function dumpMemory(
       ],
       { env: { HOME } },
     );
-    if (!isFrozen(freezerOf(readRuncRecord(container)))) {
+    if (!isFrozen(freezer)) {
       throw new Problem('dump', 'the container ran on during its dump: the image may not fit its files');
     }
   } catch (error) {
@@ -69,6 +79,16 @@ export async function dumpMemory(
   }
   fs.rmSync(work, { recursive: true });
   fs.rmSync(log, { force: true });
+}
+
+/** The pids (in the container) of the tasks that were stopped when the container was dumped. */
+export function readStoppedTasks(partial: string): number[] {
+  const remembered = fs.readJsonSync(join(partial, stoppedName)) as (number | null)[];
+  const pids = [
+    ...remembered.filter((pid) => pid !== null),
+    ...tasksDumpedStopped(join(partial, 'checkpoint')),
+  ];
+  return [...new Set(pids)].sort((a, b) => a - b);
 }
 
 /** The caller reads CRIU's log in its own work path; containerd copies it to the bundle after a failure. */

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { execa } from 'execa';
 import type { RestoreInput } from '../machines/restore.ts';
 import { readContainerConfig } from './container-config.ts';
@@ -7,6 +6,7 @@ import type { Host } from './host.ts';
 import { readManifest } from './manifest.ts';
 import { Problem } from './problem.ts';
 import { isInitAlive, readRuncRecord } from './runc-state.ts';
+import { pidInContainer, signalTask } from './stopped-tasks.ts';
 
 /**
  * Turns "every task stopped", as CRIU leaves a restore, into "every task frozen where it was dumped", and brings
@@ -27,29 +27,10 @@ export async function holdRestored(host: Host, { container, image }: RestoreInpu
   beginFreeze(freezer);
   const stayStopped = new Set(readManifest(image.directory).dump.stoppedTasks);
   for (const pid of processesIn(freezer.directory)) {
-    if (!stayStopped.has(pidInContainer(pid) ?? -1)) continueTask(pid);
+    if (!stayStopped.has(pidInContainer(pid) ?? -1)) signalTask(pid, 'SIGCONT');
   }
   await awaitFrozen(freezer);
   if (readContainerConfig(container.bundle).hasFreshNetwork) await bringLoopbackUp(host, record.pid);
-}
-
-/** The innermost pid on the `NSpid` line (proc_pid_status(5)). */
-function pidInContainer(pid: number): number | undefined {
-  try {
-    const line = /^NSpid:\s*(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
-    return Number(line?.split(/\s+/).at(-1));
-  } catch {
-    return undefined;
-  }
-}
-
-function continueTask(pid: number): void {
-  try {
-    process.kill(pid, 'SIGCONT');
-  } catch (error) {
-    // A zombie that was reaped in between.
-    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
-  }
 }
 
 /** CRIU makes an empty network namespace, in which even `lo` is down. */

@@ -16,7 +16,7 @@ export interface RootfsChanges {
  * Lists what a container changed in its root file system: for an overlay the difference to its lower layers, for
  * a plain directory everything, for a read-only one nothing.
  *
- * @throws {Problem} `rootfs-xattrs` when the overlay's marks cannot be read
+ * @throws {Problem} `rootfs-xattrs`, `rootfs-links` when the overlay's marks cannot be read
  */
 export async function listRootfsChanges(location: RootfsLocation): Promise<RootfsChanges> {
   const { kept, removed, sockets } = await walkRootfs(location);

@@ -110,20 +110,30 @@ export function lookInside(root: BytePath): (path: BytePath) => Stats | undefine
   return (path) => (isDirectory(parentOf(path)) ? statsAt(`${root}/${path}`) : undefined);
 }
 
-/** Removes whatever is at an absolute path, a directory with all it holds; symlinks are removed, not followed. */
-export function removeTree(path: BytePath, stats = statsAt(path)): void {
+/**
+ * Removes what was found at an absolute path, a directory with all it holds; symlinks are removed, not followed.
+ *
+ * @param stats what the path was found to be; undefined when nothing may be removed
+ */
+export function removeTree(path: BytePath, stats: Stats | undefined): void {
   if (!stats) return;
-  if (stats.isDirectory()) {
-    emptyDirectory(path);
-    rmdirSync(bufferOf(path));
-  } else unlinkSync(bufferOf(path));
+  if (!stats.isDirectory()) {
+    unlinkSync(bufferOf(path));
+    return;
+  }
+  emptyDirectory(path);
+  rmdirSync(bufferOf(path));
 }
 
 /** Removes all that a directory holds, and leaves the directory. */
 export function emptyDirectory(directory: BytePath): void {
   for (const { name, kind } of readDirectory(directory)) {
     const path = `${directory}/${name}`;
-    if (kind === 'directory') removeTree(path);
-    else unlinkSync(bufferOf(path));
+    if (kind !== 'directory') {
+      unlinkSync(bufferOf(path));
+      continue;
+    }
+    emptyDirectory(path);
+    rmdirSync(bufferOf(path));
   }
 }

@@ -27,7 +27,7 @@ import { clearXattrs } from './rootfs-xattrs.ts';
  * @param from a directory that `saveRootfs` wrote
  * @throws {Problem} `rootfs-saved` when the saved files cannot be read, `rootfs-unsafe` when they name paths outside,
  * `rootfs-kind` when they do not fit this root file system, `rootfs-mounts`, `rootfs-readonly`, `rootfs-missing`,
- * `rootfs-layers`, `rootfs-index`, `rootfs-base`, `rootfs-xattrs`, `rootfs-tar`
+ * `rootfs-layers`, `rootfs-index`, `rootfs-base`, `rootfs-xattrs`, `rootfs-links`, `rootfs-tar`
  */
 export async function resetRootfs(rootfs: string, from: string): Promise<void> {
   const location = locateRootfs(rootfs);

@@ -30,7 +30,7 @@ export interface SavedRootfs {
  *
  * @param rootfs the mounted root file system, `<bundle>/rootfs`
  * @param into an existing directory; files of an earlier attempt are overwritten
- * @throws {Problem} `rootfs-missing`, `rootfs-layers`, `rootfs-index`, `rootfs-mounts`, `rootfs-xattrs`,
+ * @throws {Problem} `rootfs-missing`, `rootfs-layers`, `rootfs-index`, `rootfs-mounts`, `rootfs-xattrs`, `rootfs-links`,
  * `rootfs-changed` when something wrote to it meanwhile, `rootfs-tar`
  */
 export async function saveRootfs(rootfs: string, into: string): Promise<SavedRootfs> {

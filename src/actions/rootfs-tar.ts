@@ -51,7 +51,8 @@ export interface Member {
 }
 
 /**
- * Packs paths of a directory into an archive file; tar's words about harmless things are not errors.
+ * Packs paths of a directory into an archive file; tar's words about harmless things are not errors. Hard links
+ * are kept for all but fifos and device nodes, of which each name becomes one of its own (GNU tar 1.34, seen).
  *
  * @param paths relative to `directory`; directories are packed without what they hold
  * @throws {Problem} `rootfs-changed` when a file changed or vanished meanwhile (tar's status 1, GNU tar manual

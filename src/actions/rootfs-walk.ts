@@ -1,5 +1,15 @@
+import { listOtherNames } from './rootfs-links.ts';
 import { mountsBelow, type OverlayRootfs, type RootfsLocation } from './rootfs-location.ts';
-import { type BytePath, bytesOf, type Entry, join, readDirectory, statsAt } from './rootfs-paths.ts';
+import {
+  type BytePath,
+  bytesOf,
+  type Entry,
+  join,
+  lookInside,
+  parentOf,
+  readDirectory,
+  statsAt,
+} from './rootfs-paths.ts';
 import { readXattrs, type Xattrs } from './rootfs-xattrs.ts';
 
 /** What differs between a root file system and the image below it, as relative byte paths. */
@@ -24,7 +34,7 @@ type Below = { kind: 'none' | 'other' } | { kind: 'directory'; lowers: BytePath[
  *
  * Naming too much as removed does no harm: whatever is removed is archived again with all it holds.
  *
- * @throws {Problem} `rootfs-xattrs`
+ * @throws {Problem} `rootfs-xattrs`, `rootfs-links`
  */
 export async function walkRootfs(location: RootfsLocation): Promise<RootfsWalk> {
   const walk: RootfsWalk = { kept: [], removed: [], sockets: [], shared: [], changed: [] };
@@ -43,7 +53,8 @@ async function walkOverlay(walk: RootfsWalk, location: OverlayRootfs): Promise<v
   const directories = [...upper.keys()].map((path) => `${upperdir}/${path}`);
   const marks = await readXattrs(directories, '^(trusted|user)\\.overlay\\.(opaque|redirect)$');
   visit('.', location.lowerdirs.map(bytesOf));
-  if (directories.some(isRedirected)) await keepOtherNames(walk, rootfs);
+  if ([...upper.keys()].some((path) => marksOf(path, 'redirect') !== undefined))
+    await keepOtherNames(walk, rootfs);
 
   function visit(directory: BytePath, lowers: BytePath[]): void {
     walk.kept.push(directory);
@@ -98,6 +109,21 @@ function keepTree(walk: RootfsWalk, rootfs: BytePath, top: BytePath, mounts?: Se
   const { paths, sockets } = listTree(rootfs, top, mounts);
   for (const path of paths) walk.kept.push(path);
   for (const path of sockets) walk.sockets.push(path);
+}
+
+/**
+ * A renamed directory still shares the files in it with their other names in the image. Those names have not
+ * changed, but must be archived with it to be links again.
+ */
+async function keepOtherNames(walk: RootfsWalk, rootfs: BytePath): Promise<void> {
+  const kept = new Set(walk.kept);
+  const keep = (path: BytePath): void => {
+    if (kept.has(path)) return;
+    keep(parentOf(path));
+    kept.add(path);
+    walk.kept.push(path);
+  };
+  for (const path of await listOtherNames(rootfs, kept, lookInside(rootfs))) keep(path);
 }
 
 /** Lists a directory and all below it, parents first, sockets apart; `skip` holds absolute paths not to enter. */

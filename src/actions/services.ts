@@ -14,6 +14,7 @@ import { holdRestored } from './hold-restored.ts';
 import type { Host } from './host.ts';
 import { commit, findCurrentImage, markFailed, openPartial } from './image-store.ts';
 import { judgeImage } from './judge-image.ts';
+import { keepUnlinked } from './keep-unlinked.ts';
 import { recover } from './recover.ts';
 import { releaseHeld } from './release-held.ts';
 import { restoreMemory } from './restore-memory.ts';
@@ -54,7 +55,10 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           prepareImage: service(({ container }) => openPartial(container)),
           freeze: service(({ container }) => freezeContainer(container)),
           saveRootfs: service((step) => saveContainerRootfs(host, step)),
-          dumpMemory: service((step) => dumpMemory(host, step)),
+          dumpMemory: service(async (step) => {
+            await dumpMemory(host, step);
+            await keepUnlinked(host, step);
+          }),
           thaw: service(({ container }) => thawContainer(container)),
           describeImage: service((step) => describeImage(host, step)),
           handOver: service(handOver),

@@ -81,11 +81,12 @@ async function live(
     journal.write();
     enterIndex(host.config.runDir, container);
   }
+  const before = snapshot.context.failure;
   journal.expect(event.type);
   actor.send(event);
   const { context, value } = await rests();
   journal.note();
-  if (context.failure)
+  if (context.failure && context.failure !== before)
     host.log.warn({ failure: context.failure, state: pathOf(value) }, context.failure.message);
   actor.stop();
   return { answer: context.answer, state: pathOf(value) };

@@ -1,1 +1,21 @@
-export {};
+import { Command } from 'commander';
+import packageJson from '../../package.json' with { type: 'json' };
+import { reasonOf } from '../actions/problem.ts';
+import { inspectCommand } from './commands/inspect.ts';
+
+const program = new Command('tardis')
+  .description('Look at what Tardis does with the containers of this host.')
+  .version(packageJson.version, '--version', 'print the version')
+  .addCommand(inspectCommand());
+
+// `tardis inspect ... | head` is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+});
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.stderr.write(`tardis: ${reasonOf(error)}\n`);
+  process.exitCode = 1;
+}

@@ -57,7 +57,7 @@ export interface ContainerContext extends ContainerInput {
   readonly image?: ImagePlace;
   readonly answer: Answer;
   /** Why the latest checkpoint, restore, or command failed. */
-  readonly failure?: Failure;
+  readonly failure?: Failure | undefined;
 }
 
 /** What {@link ContainerEvent} `OBSERVED` and a recovery find. */
@@ -90,6 +90,8 @@ const commandOf = (event: ContainerEvent): Partial<ContainerContext> => ({
   ...(event.type === 'CHECKPOINT' ? { request: event.request } : {}),
   startsAtOnce: event.type === 'RUN',
   wasPaused: false,
+  // A start or a signal does not make forgotten why the restore before it was rolled back.
+  ...(event.type === 'CHECKPOINT' ? { failure: undefined } : {}),
   answer: { status: 0 },
 });
 

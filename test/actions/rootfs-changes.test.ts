@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { listRootfsChanges } from '../../src/actions/rootfs-changes.ts';
 import { locateRootfs } from '../../src/actions/rootfs-location.ts';
-import { Lab, overlayObstacle, run, type TestOverlay } from '../support/rootfs-overlay.ts';
+import { bindSocket, Lab, overlayObstacle, run, type TestOverlay } from '../support/rootfs-overlay.ts';
 
 const obstacle = overlayObstacle();
 let lab: Lab;
@@ -76,8 +76,7 @@ describe.skipIf(obstacle !== undefined)('listRootfsChanges', () => {
   });
 
   it('should leave sockets out and name them, also in new directories', async () => {
-    const bind = (path: string) => `python3 -c 'import socket as s; s.socket(s.AF_UNIX).bind("${path}")'`;
-    const script = `mkdir n; ${bind('n/s')}; rm f; ${bind('f')}`;
+    const script = `mkdir n; ${bindSocket('n/s')}; rm f; ${bindSocket('f')}`;
     const { rootfs } = await changed('touch f', script);
     expect(await list(rootfs)).toEqual({ kept: ['.', 'n'], removed: ['f', 'n'], sockets: ['f', 'n/s'] });
   });

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, onTestFailed, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFailed, onTestFinished, test } from 'vitest';
 import type { Engine } from '../support/engine.ts';
 import { ctrEngine } from '../support/engine-ctr.ts';
 import { dockerEngine } from '../support/engine-docker.ts';
@@ -83,6 +83,7 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('the end-to-end harness
 
     test('should fail a checkpoint while criu is told to, and succeed again afterwards', async () => {
       const criu = installFailingCriu(stack);
+      onTestFinished(() => criu.behave());
       const container = await engines[name](stack).run({ id: `${name}-d`, image, args: counting });
       criu.fail('checkpoint');
       const failed = await container.checkpoint({ mayFail: true });
@@ -92,8 +93,8 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('the end-to-end harness
 
       criu.hang('checkpoint');
       const hanging = container.checkpoint();
+      // No question to the engine meanwhile: the shim answers none until the checkpoint is done.
       await waitFor('criu to be called', () => criu.reached());
-      expect(await container.status()).toBe('paused');
       criu.behave();
       await hanging;
       const before = container.lines().length;
@@ -138,7 +139,7 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('the end-to-end harness
     timeout: 900_000,
   }, async () => {
     const debian = await debianImage(stack);
-    const script = `set -e
+    const script = `set -e; exec 2>&1
       python3 -c 'import numpy; print("numpy", numpy.arange(4).sum())'
       redis-server --version; nginx -v; sqlite3 :memory: "select 'sqlite', 1 + 1"; ps --version
       su postgres -c "/usr/lib/postgresql/*/bin/initdb -D /tmp/db >/dev/null && echo select 6 \\* 7 |
@@ -148,7 +149,7 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('the end-to-end harness
       const status = await container.waitForExit({ timeoutMs: 60_000 });
       expect({ status, output: container.output() }).toEqual({
         status: 0,
-        output: expect.stringMatching(/numpy 6[^]*Redis server[^]*nginx version[^]*sqlite\|2[^]*"42"/),
+        output: expect.stringMatching(/numpy 6.*Redis server.*nginx version.*sqlite\|2.*"42"/s),
       });
       await container.remove();
     }
@@ -207,6 +208,7 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('the end of a stack', (
 
 test('fake-runc should record a call byte for byte, and answer as told', async () => {
   const fake = fakeRunc();
+  onTestFinished(() => fake.remove());
   fake.answer({ status: 7, stdout: 'said', stderr: 'whispered' });
   const args = ['--log', '/a b/log', 'create', '', 'two\nlines', '-x=é'];
   const ran = await run(fake.path, args, {
@@ -220,9 +222,8 @@ test('fake-runc should record a call byte for byte, and answer as told', async (
   const [first, second] = fake.calls();
   expect(first).toMatchObject({ args, env: { PATH: hostPath(), WORD: 'two\nlines' }, cwd: '/' });
   expect(first?.fds.get(0)).toMatchObject({ target: '/dev/null' });
-  expect([...(first?.fds.keys() ?? [])]).toEqual([0, 1, 2]);
+  expect(first?.fds.get(1)?.target).toMatch(/^(pipe|socket):/);
   expect(second?.args).toEqual([]);
-  fake.remove();
 });
 
 /** `runc restore` in the foreground, with the container's output in a pipe. */

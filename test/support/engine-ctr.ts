@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Container, ContainerSpec, Engine } from './engine.ts';
+import { freshDirectory } from './fresh-directory.ts';
 import { imageAsUser } from './image-as-user.ts';
 import { completeLines, waitForLine } from './lines.ts';
 import { whichOrThrow } from './paths.ts';
@@ -13,9 +14,7 @@ export function ctrEngine(stack: Stack): Engine {
   return {
     name: 'ctr',
     async run(spec) {
-      const outputs = join(stack.dir, 'output');
-      mkdirSync(outputs, { recursive: true });
-      const log = join(mkdtempSync(join(outputs, `${spec.id}-`)), 'log');
+      const log = join(freshDirectory(join(stack.dir, 'output'), spec.id), 'log');
       const image = spec.user === undefined ? spec.image : await imageAsUser(stack, spec.image, spec.user);
       const words = [...flagsOf(stack, spec), image, spec.id, ...spec.args];
       if (spec.tty) return ctrContainer(stack, spec.id, log, await runOnTerminal(stack, spec.id, words, log));
@@ -70,7 +69,6 @@ function ctrContainer(stack: Stack, id: string, log: string, terminal?: ChildPro
   const { ctr, dir, namespace } = stack;
   const output = () => readFileSync(log, { encoding: 'utf8', flag: 'a+' });
   let execs = 0;
-  let checkpoints = 0;
   let exitStatus: number | undefined;
 
   return {
@@ -100,12 +98,11 @@ function ctrContainer(stack: Stack, id: string, log: string, terminal?: ChildPro
     pause: async () => void (await ctr(['tasks', 'pause', id])),
     resume: async () => void (await ctr(['tasks', 'resume', id])),
     async checkpoint({ exit = false, imagePath, mayFail = false } = {}) {
-      checkpoints += 1;
-      const place = join(dir, 'images', `${id}-${checkpoints}`);
-      mkdirSync(join(dir, 'images'), { recursive: true });
-      const paths = ['--image-path', imagePath ?? place, '--work-path', `${place}.work`];
+      const fresh = freshDirectory(join(dir, 'images'), id);
+      const place = imagePath ?? join(fresh, 'image');
+      const paths = ['--image-path', place, '--work-path', join(fresh, 'work')];
       const ran = await ctr(['tasks', 'checkpoint', ...(exit ? ['--exit'] : []), ...paths, id], { mayFail });
-      return { ...ran, imagePath: imagePath ?? place };
+      return { ...ran, imagePath: place };
     },
     async waitForExit(options) {
       if (exitStatus !== undefined) return exitStatus;

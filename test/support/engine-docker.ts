@@ -1,6 +1,7 @@
-import { mkdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import type { Container, ContainerSpec, Engine } from './engine.ts';
+import { freshDirectory } from './fresh-directory.ts';
 import { completeLines, waitForLine } from './lines.ts';
 import type { Stack } from './stack.ts';
 import { waitFor } from './wait.ts';
@@ -37,7 +38,6 @@ function dockerContainer(stack: Stack, id: string, ociId: string): Container {
   const { docker, dir, namespace } = stack;
   const output = () => outputOf(join(dir, 'docker/containers', ociId, `${ociId}-json.log`));
   const inspect = async (format: string) => (await docker(['inspect', '--format', format, id])).stdout.trim();
-  let checkpoints = 0;
 
   const status: Container['status'] = async () => {
     const ran = await docker(['inspect', '--format', '{{.State.Status}}', id], { mayFail: true });
@@ -64,10 +64,8 @@ function dockerContainer(stack: Stack, id: string, ociId: string): Container {
     pause: async () => void (await docker(['pause', id])),
     resume: async () => void (await docker(['unpause', id])),
     async checkpoint({ exit = false, imagePath, mayFail = false } = {}) {
-      checkpoints += 1;
-      const place = imagePath ?? join(dir, 'images');
-      const name = `${id}-${checkpoints}`;
-      mkdirSync(place, { recursive: true });
+      const place = imagePath ?? freshDirectory(join(dir, 'images'), id);
+      const name = basename(place);
       const flags = [...(exit ? [] : ['--leave-running']), '--checkpoint-dir', place];
       const ran = await docker(['checkpoint', 'create', ...flags, id, name], { mayFail });
       return { ...ran, imagePath: join(place, name) };

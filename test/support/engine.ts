@@ -48,7 +48,7 @@ export interface Container {
   /** Its init, in the host's pid namespace. */
   pid(): Promise<number>;
   status(): Promise<'running' | 'paused' | 'stopped' | 'gone'>;
-  /** All that it has written so far, stdout and stderr in the order of arrival. */
+  /** All that it has written so far; stdout and stderr are two pipes, so their lines may change places. */
   output(): string;
   /** The complete lines of {@link output}, without a terminal's carriage returns. */
   lines(): string[];

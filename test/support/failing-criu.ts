@@ -1,5 +1,5 @@
 import { copyFileSync, existsSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { fixturesDir, whichOrThrow } from './paths.ts';
 import type { Stack } from './stack.ts';
 
@@ -20,7 +20,9 @@ export type FailingCriu = {
 /** Puts a criu that can be told to fail before the real one, for this stack; it behaves until told otherwise. */
 export function installFailingCriu(stack: Stack): FailingCriu {
   const file = (name: string) => join(stack.binDir, name);
-  writeFileSync(file('criu.real'), `${whichOrThrow('criu', stack.env.PATH)}\n`);
+  // Not this one, should it have been installed before.
+  const elsewhere = (stack.env.PATH ?? '').split(delimiter).filter((dir) => dir !== stack.binDir);
+  writeFileSync(file('criu.real'), `${whichOrThrow('criu', elsewhere.join(delimiter))}\n`);
   copyFileSync(join(fixturesDir, 'failing-criu'), file('criu'));
   const tell = (order: string, when: When, nth: number) => {
     rmSync(file('criu.reached'), { force: true });

@@ -77,3 +77,8 @@ function findObstacle(): string | undefined {
   const { exitCode, stderr } = execaSync('unshare', ['--mount', 'sh', '-euc', script], { reject: false });
   return exitCode === 0 ? undefined : stderr || 'an overlay cannot be mounted';
 }
+
+/** Shell words that leave a bound socket behind. */
+export function bindSocket(path: string): string {
+  return `perl -MSocket -e 'socket(S, AF_UNIX, SOCK_STREAM, 0) and bind(S, sockaddr_un("${path}")) or die $!'`;
+}

@@ -32,8 +32,11 @@ export async function run(file: string, args: string[], options: RunOptions = {}
     command: [file, ...args].join(' '),
     exitCode: result.exitCode ?? -1,
     stdout: result.stdout,
-    // A program that could not be started or was ended by a signal says so only in execa's message.
-    stderr: result.exitCode === undefined ? `${result.stderr}\n${result.shortMessage}` : result.stderr,
+    // That a program could not be started, took too long or was ended by a signal, only execa's message says.
+    stderr:
+      result.exitCode === undefined || result.timedOut
+        ? `${result.stderr}\n${result.shortMessage}`
+        : result.stderr,
     ms: performance.now() - began,
   };
   if (ran.exitCode !== 0 && !options.mayFail) {

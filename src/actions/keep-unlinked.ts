@@ -1,0 +1,64 @@
+import { join, posix } from 'node:path';
+import { execa } from 'execa';
+import fs from 'fs-extra';
+import type { CheckpointStep } from '../machines/checkpoint.ts';
+import { type UnlinkedFile, unlinkedFilesIn } from './criu-image.ts';
+import { freezerOf, processesIn } from './freezer.ts';
+import type { Host } from './host.ts';
+import { partialOf } from './image-store.ts';
+import { readRuncRecord } from './runc-state.ts';
+import { saveContainerRootfs } from './save-rootfs.ts';
+
+/**
+ * Saves the root file system once more, with the links that CRIU made for files that are open and unlinked while
+ * another link keeps them.
+ *
+ * CRIU finds such a file again through a temporary link, `link_remap.<n>`, and removes those links as soon as a
+ * dump that leaves the job running is done (criu/cr-dump.c, delete_link_remaps), which ours always does. So they
+ * are made again while the container is still frozen, saved, and removed. Most jobs have no such file.
+ */
+export async function keepUnlinked(host: Host, step: CheckpointStep): Promise<void> {
+  const unlinked = unlinkedFilesIn(join(partialOf(step.image), 'checkpoint'));
+  if (unlinked.length === 0) return;
+  const record = readRuncRecord(step.container);
+  const pids = processesIn(freezerOf(record).directory);
+  const root = `/proc/${record?.pid}/root`;
+  const made: string[] = [];
+  try {
+    for (const file of unlinked) {
+      const link = join(root, file.remap);
+      const open = findOpen(pids, file, root);
+      if (!open) continue;
+      // Through the container's own mounts: a link cannot cross from one mount to another.
+      await execa('ln', ['--logical', '--force', open, link]);
+      made.push(link);
+    }
+    if (made.length > 0) await saveContainerRootfs(host, step);
+  } finally {
+    for (const link of made) await fs.rm(link, { force: true });
+  }
+}
+
+/** A descriptor or a mapping of the unlinked file, on the container's root file system. */
+function findOpen(pids: readonly number[], { name }: UnlinkedFile, root: string): string | undefined {
+  const target = `${posix.join('/', name)} (deleted)`;
+  const device = fs.statSync(root).dev;
+  for (const pid of pids) {
+    for (const kind of ['fd', 'map_files']) {
+      const directory = `/proc/${pid}/${kind}`;
+      for (const entry of fs.readdirSync(directory)) {
+        const path = join(directory, entry);
+        if (linkText(path) === target && fs.statSync(path).dev === device) return path;
+      }
+    }
+  }
+  return undefined;
+}
+
+function linkText(path: string): string | undefined {
+  try {
+    return fs.readlinkSync(path);
+  } catch {
+    return undefined;
+  }
+}

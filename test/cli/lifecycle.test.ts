@@ -1,0 +1,218 @@
+import { existsSync, lstatSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { indexEntryOf } from '../../src/actions/container-index.ts';
+import { takeLock } from '../../src/actions/lock.ts';
+import { Problem } from '../../src/actions/problem.ts';
+import { stateFileOf } from '../../src/actions/state-file.ts';
+import { carryOut } from '../../src/cli/lifecycle.ts';
+import type { ContainerEvent } from '../../src/machines/container.ts';
+import type { Answer } from '../../src/machines/vocabulary.ts';
+import { FakeHost } from '../support/machine-runc.ts';
+
+let fake: FakeHost;
+
+beforeEach(() => {
+  fake = new FakeHost();
+});
+
+afterEach(() => {
+  fake[Symbol.dispose]();
+});
+
+type Plain = Exclude<ContainerEvent['type'], 'RUN' | 'OBSERVED' | 'CHECKPOINT'>;
+
+const callOf = (...words: string[]) => ({
+  argv: ['--root', fake.container.root, ...words],
+  globals: ['--root', fake.container.root],
+  restoreFlags: [],
+});
+
+const give = (event: ContainerEvent): Promise<Answer> => carryOut(fake.host, fake.container, event, 0);
+
+const ask = (type: Plain): Promise<Answer> => give({ type, call: callOf(type.toLowerCase(), 'job') });
+
+const checkpoint = (leaveRunning: boolean): Promise<Answer> => {
+  const imagePath = join(fake.container.bundle, 'criu');
+  const request = { leaveRunning, imagePath, flags: [] };
+  return give({ type: 'CHECKPOINT', call: callOf('checkpoint', 'job'), request });
+};
+
+const ok: Answer = { status: 0 };
+const files = (): string[] => readdirSync(join(fake.container.imageRoot, 'job-key')).sort();
+
+describe('a lifecycle command', () => {
+  it('should be written down before runc does it, and again once it is done', async () => {
+    const rests = [];
+    for (const type of ['CREATE', 'START', 'PAUSE', 'RESUME', 'DELETE'] as const) {
+      expect(await ask(type)).toEqual(ok);
+      rests.push(fake.path);
+    }
+    expect(rests).toEqual(['alive.created', 'alive.running', 'alive.paused', 'alive.running', 'deleted']);
+    expect(fake.saw().map(({ command, path }) => [command, path])).toEqual([
+      ['create', 'alive.creating.fromScratch'],
+      ['start', 'alive.starting'],
+      ['pause', 'alive.pausing'],
+      ['resume', 'alive.resuming'],
+      ['delete', 'deleting'],
+    ]);
+  });
+
+  it('should add to the history what it went through, and for how long', async () => {
+    await ask('CREATE');
+    await ask('START');
+    await ask('KILL');
+    expect(fake.state.history.map(({ event, from, to }) => `${event}: ${from} → ${to}`)).toEqual([
+      'CREATE: new → alive.creating.lookingForImage',
+      'CREATE: alive.creating.lookingForImage → alive.creating.fromScratch',
+      'CREATE: alive.creating.fromScratch → alive.created',
+      'START: alive.created → alive.starting',
+      'START: alive.starting → alive.running',
+      'KILL: alive.running → alive.running',
+    ]);
+    for (const { at, ms } of fake.state.history) {
+      expect(new Date(at).toISOString()).toBe(at);
+      expect(ms).toBeGreaterThanOrEqual(0);
+    }
+  });
+
+  it('should make a container known to the launcher for as long as there is one', async () => {
+    const { runDir } = fake.host.config;
+    const entry = indexEntryOf(runDir, fake.container.root, 'job');
+    await ask('CREATE');
+    expect(lstatSync(entry).isSymbolicLink()).toBe(true);
+    await ask('DELETE');
+    expect(existsSync(entry)).toBe(false);
+    expect(existsSync(join(runDir, 'locks', fake.container.root, 'job'))).toBe(false);
+  });
+
+  it("should answer with runc's status where it fails, and leave the container as it was", async () => {
+    fake.fail('create', '');
+    expect(await ask('CREATE')).toEqual({ status: 3 });
+    expect(fake.path).toBe('alive.failed');
+    expect(existsSync(indexEntryOf(fake.host.config.runDir, fake.container.root, 'job'))).toBe(false);
+    fake.fail('create', undefined);
+
+    await ask('CREATE');
+    fake.fail('start', '');
+    expect(await ask('START')).toEqual({ status: 3 });
+    expect(fake.path).toBe('alive.created');
+    fake.fail('start', undefined);
+    expect(await ask('START')).toEqual(ok);
+  });
+
+  it('should be refused with the reason, before runc is called, where the machine does not allow it', async () => {
+    await ask('CREATE');
+    const before = readFileSync(stateFileOf(fake.container.bundle), 'utf8');
+    const refusal = await ask('RESUME').catch((error: unknown) => error);
+    expect(refusal).toBeInstanceOf(Problem);
+    expect(refusal).toMatchObject({ code: 'refused', message: 'cannot resume a container that is created' });
+    expect(fake.saw().map(({ command }) => command)).toEqual(['create']);
+    expect(readFileSync(stateFileOf(fake.container.bundle), 'utf8')).toBe(before);
+  });
+
+  it('should not wait for another one, if it must not', async () => {
+    await ask('CREATE');
+    const lock = takeLock(fake.host.config.runDir, fake.container.root, 'job', 0);
+    await expect(ask('START')).rejects.toMatchObject({ name: 'Problem', code: 'locked' });
+    lock.release();
+    expect(fake.saw()).toHaveLength(1);
+    expect(await ask('START')).toEqual(ok);
+  });
+
+  it('should leave the lock free, also after a refusal', async () => {
+    await ask('CREATE');
+    await expect(ask('RESUME')).rejects.toThrow();
+    takeLock(fake.host.config.runDir, fake.container.root, 'job', 0).release();
+  });
+
+  it.each([
+    ['of another machine', { machineVersion: 2 }, 'state-broken', /machine 1\).*machineVersion/s],
+    ['of another schema', { schemaVersion: 7 }, 'state-broken', /schema 1,.*schemaVersion/s],
+    ['without a snapshot', { snapshot: undefined }, 'state-broken', /snapshot/],
+  ])('should touch nothing where the state file is %s', async (_, change, code, message) => {
+    await ask('CREATE');
+    const file = stateFileOf(fake.container.bundle);
+    const text = JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), ...change });
+    writeFileSync(file, text);
+    const refusal = await ask('START').catch((error: unknown) => error);
+    expect(refusal).toMatchObject({ name: 'Problem', code, message: expect.stringMatching(message) });
+    expect(fake.saw()).toHaveLength(1);
+    expect(readFileSync(file, 'utf8')).toBe(text);
+  });
+
+  it('should recover first where a wrapper died over the one before', async () => {
+    for (const type of ['CREATE', 'START', 'PAUSE'] as const) await ask(type);
+    fake.dieAt('pause');
+    expect(fake.path).toBe('alive.pausing');
+    fake.says('paused');
+    expect(await ask('RESUME')).toEqual(ok);
+    expect(fake.path).toBe('alive.running');
+    expect(fake.state.history.slice(-4).map(({ event, from, to }) => [event, from, to])).toEqual([
+      ['INTERRUPTED', 'alive.pausing', 'recovering'],
+      ['INTERRUPTED', 'recovering', 'alive.paused'],
+      ['RESUME', 'alive.paused', 'alive.resuming'],
+      ['RESUME', 'alive.resuming', 'alive.running'],
+    ]);
+  });
+});
+
+describe('a checkpoint', () => {
+  beforeEach(async () => {
+    await ask('CREATE');
+    await ask('START');
+  });
+
+  it('should end the job only once its image is current', async () => {
+    expect(await checkpoint(false)).toEqual(ok);
+    expect(fake.path).toBe('alive.checkpointed');
+    expect(fake.saw().slice(2)).toEqual([
+      { command: 'checkpoint', path: 'alive.checkpointing/dumping', frozen: true, current: '' },
+      { command: 'delete', path: 'alive.checkpointing/endingJob', frozen: true, current: '1' },
+    ]);
+    expect(files()).toEqual(['1', 'current']);
+  });
+
+  it('should let the job run on, and leave no image, where the dump fails', async () => {
+    fake.fail('checkpoint', 'level=error msg="criu failed"\n');
+    const answer = await checkpoint(false);
+    expect(answer).toEqual({ status: 1, message: expect.stringContaining('criu failed') });
+    expect([fake.path, fake.frozen, files()]).toEqual(['alive.running', false, []]);
+  });
+
+  it('should be undone by the next command where its wrapper died over the dump', async () => {
+    fake.fail('checkpoint', 'no');
+    await checkpoint(true);
+    fake.dieAt('checkpoint');
+    expect([fake.path, fake.frozen]).toEqual(['alive.checkpointing', true]);
+    expect(await ask('PAUSE')).toEqual(ok);
+    expect([fake.path, fake.frozen, files()]).toEqual(['alive.paused', false, []]);
+  });
+
+  it('should be finished by the next command where its wrapper died over the end of the job', async () => {
+    await checkpoint(false);
+    fake.dieAt('delete');
+    const refusal = await ask('PAUSE').catch((error: unknown) => error);
+    expect(refusal).toMatchObject({ message: 'cannot pause a container that is checkpointed' });
+    expect(fake.saw().map(({ command }) => command)).toEqual([
+      'create',
+      'start',
+      'checkpoint',
+      'delete',
+      'delete',
+    ]);
+    expect(files()).toEqual(['1', 'current']);
+  });
+
+  it('should be refused for a job that has ended by itself', async () => {
+    fake.says('stopped');
+    await expect(checkpoint(false)).rejects.toThrow('cannot checkpoint a container that is stopped');
+    expect(fake.path).toBe('alive.stopped');
+    expect(fake.saw().map(({ command }) => command)).toEqual(['create', 'start']);
+  });
+
+  it.fails('should say why the job could not be ended', async () => {
+    fake.fail('delete', 'level=error msg="cannot kill"\n');
+    expect(await checkpoint(false)).toEqual({ status: 3, message: expect.stringContaining('cannot kill') });
+  });
+});

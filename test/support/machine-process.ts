@@ -1,0 +1,155 @@
+import { type AnyActorRef, createActor, fromPromise, type Snapshot, waitFor } from 'xstate';
+import { machineVersion, type StateRecord, stateSchemaVersion } from '../../src/actions/state-file.ts';
+import { checkpointMachine } from '../../src/machines/checkpoint.ts';
+import { type ContainerEvent, type ContainerInput, containerMachine } from '../../src/machines/container.ts';
+import { interruptionIn, pathOf, refusalOf } from '../../src/machines/paths.ts';
+import { restoreMachine } from '../../src/machines/restore.ts';
+import type { Answer } from '../../src/machines/vocabulary.ts';
+import type { StateReader } from './machine-invariants.ts';
+import { container } from './machine-samples.ts';
+import { answerOf, apply, type Effect, observe, recovery, services, type World } from './machine-world.ts';
+
+/** What befalls a process at one of its effects, counted from 0. */
+export interface Fate {
+  readonly at: number;
+  readonly how: 'dies before' | 'dies after' | 'fails before' | 'fails after';
+}
+
+/** What outlives a process: the world, and every text that the state file has had. */
+export interface Host {
+  readonly world: World;
+  readonly texts: string[];
+  readonly reader?: StateReader;
+  /** Effects that do not fail here, by their names. */
+  readonly spared?: readonly string[];
+}
+
+export type End =
+  | { readonly kind: 'answered'; readonly answer: Answer; readonly path: string }
+  | { readonly kind: 'refused'; readonly reason: string }
+  | { readonly kind: 'died' };
+
+/** The state file, as the next process reads it. */
+export const stateOf = ({ texts }: Host): StateRecord | undefined => {
+  const text = texts.at(-1);
+  return text === undefined ? undefined : (JSON.parse(text) as StateRecord);
+};
+
+const beginnings = new Set(['CREATE', 'RUN', 'RESTORE']);
+
+/** src/cli/lifecycle.ts in a process that may die or fail at any of its effects. */
+export class WrapperProcess {
+  readonly #host: Host;
+  readonly #fates: readonly Fate[];
+  #effects = 0;
+  /** How many of its fates the process has met. */
+  met = 0;
+  #dead = false;
+  #actor: AnyActorRef | undefined;
+  readonly #death = Promise.withResolvers<End>();
+
+  constructor(host: Host, fates: readonly Fate[]) {
+    this.#host = host;
+    this.#fates = fates;
+  }
+
+  carryOut(event: ContainerEvent): Promise<End> {
+    return Promise.race([this.#live(event), this.#death.promise]);
+  }
+
+  async #live(event: ContainerEvent): Promise<End> {
+    const known = beginnings.has(event.type) ? undefined : stateOf(this.#host);
+    const interruption = known && interruptionIn(known.snapshot);
+    const actor = createActor(this.#machine(), {
+      input: { container, ...(interruption ? { interruption } : {}) },
+      ...(known && !interruption ? { snapshot: known.snapshot as unknown as Snapshot<unknown> } : {}),
+    });
+    this.#actor = actor;
+    actor.subscribe({ next: () => this.#write(), error: () => {} });
+    actor.start();
+    const rests = () => waitFor(actor, (snapshot) => snapshot.hasTag('resting'));
+    await rests();
+    if (event.type === 'CHECKPOINT') {
+      actor.send({ type: 'OBSERVED', status: observe(this.#host.world) });
+    }
+    const { value } = actor.getSnapshot();
+    if (!actor.getSnapshot().can(event)) return { kind: 'refused', reason: refusalOf(event, value) };
+    actor.send(event);
+    const { context, value: last } = await rests();
+    this.#write();
+    actor.stop();
+    return { kind: 'answered', answer: context.answer, path: pathOf(last) };
+  }
+
+  #write(): void {
+    if (this.#dead || !this.#actor) return;
+    const { texts } = this.#host;
+    const snapshot = this.#actor.getPersistedSnapshot();
+    const envelope = {
+      schemaVersion: stateSchemaVersion,
+      machineVersion,
+      ...container,
+      snapshot,
+      history: [],
+    };
+    texts.push(JSON.stringify(envelope));
+  }
+
+  #machine(): typeof containerMachine {
+    const provided = (machine: typeof checkpointMachine | typeof restoreMachine) =>
+      Object.fromEntries(
+        Object.keys(machine.implementations.actors).map((name) => [name, this.#service(name)]),
+      );
+    const { checkpoint: _, restore: __, ...own } = provided(containerMachine as never);
+    return containerMachine.provide({
+      actors: {
+        ...(own as object),
+        recover: this.#recover(),
+        checkpoint: checkpointMachine.provide({ actors: provided(checkpointMachine) as never }),
+        restore: restoreMachine.provide({ actors: provided(restoreMachine) as never }),
+      },
+    });
+  }
+
+  #service(name: string) {
+    return fromPromise<never, unknown>(async ({ input }) => {
+      this.#write();
+      const { world } = this.#host;
+      const effects = services[name]?.(input, world);
+      if (!effects) throw new Error(`nobody has said what ${name} does`);
+      const answer = answerOf(name, world);
+      for (const effect of effects) await this.#do(effect);
+      return answer as never;
+    });
+  }
+
+  #recover() {
+    return fromPromise(async ({ input }: { input: ContainerInput }) => {
+      this.#write();
+      if (!input.interruption) throw new Error('a recovery was begun without an interruption');
+      const { effects, status } = recovery(input.interruption, this.#host.world);
+      for (const effect of effects) await this.#do(effect);
+      return { status: status(), note: '' };
+    });
+  }
+
+  async #do(effect: Effect): Promise<void> {
+    const { sure, name } = effect;
+    const at = this.#effects++;
+    const fate = this.#fates.find((candidate) => candidate.at === at)?.how;
+    const cannotFail = sure || this.#host.spared?.includes(name);
+    const applies = fate !== undefined && !(cannotFail && fate.startsWith('fails'));
+    if (applies) this.met++;
+    if (applies && fate === 'dies before') return this.#die();
+    if (applies && fate === 'fails before') throw new Error(`cannot ${name}`);
+    apply(effect, this.#host.world);
+    if (applies && fate === 'dies after') return this.#die();
+    if (applies && fate === 'fails after') throw new Error(`did not see that it could ${name}`);
+  }
+
+  #die(): Promise<never> {
+    this.#dead = true;
+    this.#death.resolve({ kind: 'died' });
+    return new Promise(() => {});
+  }
+}

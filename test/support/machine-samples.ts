@@ -1,0 +1,74 @@
+import type { AnyMachineSnapshot, EventObject } from 'xstate';
+import type { ContainerEvent } from '../../src/machines/container.ts';
+import type {
+  CheckpointRequest,
+  ContainerIdentity,
+  Failure,
+  ImagePlace,
+  RuncCall,
+} from '../../src/machines/vocabulary.ts';
+import { endingsOf } from './machine-paths.ts';
+
+export const container: ContainerIdentity = {
+  id: 'job',
+  root: '/run/runc',
+  bundle: '/bundles/job',
+  key: 'job-key',
+  imageRoot: '/images',
+};
+
+export const image: ImagePlace = { generation: 3, directory: '/images/job-key/3' };
+
+export const callOf = (...argv: string[]): RuncCall => ({ argv, globals: [], restoreFlags: [] });
+
+export const requestOf = (leaveRunning: boolean): CheckpointRequest => ({
+  leaveRunning,
+  imagePath: '/caller/checkpoint',
+  flags: [],
+});
+
+export const failure: Failure = { message: 'no space left', code: 'ENOSPC' };
+
+const call = callOf('runc');
+
+/** Every command and every observation, by the name that the tests call it. */
+export const events = {
+  CREATE: { type: 'CREATE', call },
+  RUN: { type: 'RUN', call, detach: true },
+  'RUN foreground': { type: 'RUN', call, detach: false },
+  RESTORE: { type: 'RESTORE', call },
+  START: { type: 'START', call },
+  PAUSE: { type: 'PAUSE', call },
+  RESUME: { type: 'RESUME', call },
+  KILL: { type: 'KILL', call },
+  DELETE: { type: 'DELETE', call },
+  CHECKPOINT: { type: 'CHECKPOINT', call, request: requestOf(false) },
+  'CHECKPOINT leaving': { type: 'CHECKPOINT', call, request: requestOf(true) },
+  'OBSERVED created': { type: 'OBSERVED', status: 'created' },
+  'OBSERVED running': { type: 'OBSERVED', status: 'running' },
+  'OBSERVED paused': { type: 'OBSERVED', status: 'paused' },
+  'OBSERVED stopped': { type: 'OBSERVED', status: 'stopped' },
+  'OBSERVED gone': { type: 'OBSERVED', status: 'gone' },
+} as const satisfies Record<string, ContainerEvent>;
+
+export type EventName = keyof typeof events;
+
+/** What the container machine's services may answer. */
+export const containerOutputs = {
+  findImage: [undefined, image],
+  delete: [0, 1],
+  restore: [{ outcome: 'restored' }, { outcome: 'rolledBack', failure }, { outcome: 'failed', failure }],
+  checkpoint: [
+    { outcome: 'checkpointed', image },
+    { outcome: 'continues', image },
+    { outcome: 'failed', failure },
+  ],
+  recover: ['created', 'running', 'paused', 'checkpointed', 'stopped', 'gone'].map((status) => ({
+    status,
+    note: '',
+  })),
+};
+
+/** One command at a time, as the wrapper has it: none is given while a service works. */
+export const whatMayCome = (snapshot: AnyMachineSnapshot): EventObject[] =>
+  snapshot.hasTag('resting') ? Object.values(events) : endingsOf(snapshot, containerOutputs);

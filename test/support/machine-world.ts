@@ -1,0 +1,250 @@
+import { RuncFailure } from '../../src/actions/runc.ts';
+import type { CheckpointContext } from '../../src/machines/checkpoint.ts';
+import type { Interruption, Recovered } from '../../src/machines/container.ts';
+import type { ImagePlace, ObservedStatus } from '../../src/machines/vocabulary.ts';
+
+/** What is left of a host when its wrapper dies: one container, its root file system, its images. */
+export interface World {
+  container: 'none' | 'created' | 'running' | 'frozen' | 'dead';
+  /** Restored, and not let go yet. */
+  held: boolean;
+  rootfs: 'clean' | 'half' | 'applied';
+  /** The root file system as it was before a restore, where it has been saved whole. */
+  rollback: World['rootfs'] | undefined;
+  images: Record<number, 'partial' | 'whole'>;
+  current: number | undefined;
+  /** Whether the job has run on since the dump of the current image. */
+  ranPastImage: boolean;
+  /** Whether a job was ended after it had run past its image. */
+  lostWork: boolean;
+  /** What must never have happened, and did. */
+  wrongs: string[];
+}
+
+export const emptyWorld = (): World => ({
+  container: 'none',
+  held: false,
+  rootfs: 'clean',
+  rollback: undefined,
+  images: {},
+  current: undefined,
+  ranPastImage: false,
+  lostWork: false,
+  wrongs: [],
+});
+
+export const isAlive = ({ container }: World): boolean =>
+  container === 'created' || container === 'running' || container === 'frozen';
+
+/** What runc says of the container. */
+export function observe({ container }: World): ObservedStatus {
+  const words = { none: 'gone', created: 'created', running: 'running', frozen: 'paused', dead: 'stopped' };
+  return words[container] as ObservedStatus;
+}
+
+const refuse = (what: string): never => {
+  throw new RuncFailure(1, `cannot ${what}`);
+};
+
+/** One indivisible change of the world, as the disk or the kernel makes it. */
+export interface Effect {
+  readonly name: string;
+  /** Kernel and unlink calls that fail on no healthy host: the actions count on these. */
+  readonly sure?: boolean;
+  run(world: World): void;
+}
+
+const effect = (name: string, run: (world: World) => void): Effect => ({ name, run });
+const sure = (name: string, run: (world: World) => void): Effect => ({ name, run, sure: true });
+
+function thaw(world: World): void {
+  if (world.container !== 'frozen') return;
+  world.container = 'running';
+  world.held = false;
+  world.ranPastImage = true;
+}
+
+function freeze(world: World): void {
+  if (world.container === 'running') world.container = 'frozen';
+  else if (world.container !== 'frozen') refuse('freeze');
+}
+
+/** `runc delete --force`. */
+function end(world: World): void {
+  const { current } = world;
+  if (isAlive(world) && (current === undefined || world.images[current] !== 'whole')) {
+    world.wrongs.push('a job was ended without a committed image');
+  }
+  if (isAlive(world) && world.ranPastImage) world.lostWork = true;
+  world.container = 'none';
+  world.held = false;
+}
+
+const begin = (as: 'created' | 'running') => (world: World) => {
+  if (world.container !== 'none') refuse('create');
+  if (world.rootfs !== 'clean')
+    world.wrongs.push(`a container was created on a root that is ${world.rootfs}`);
+  world.container = as;
+  world.ranPastImage = true;
+};
+
+const drop = ({ generation }: ImagePlace): Effect =>
+  effect('drop the image', (world) => {
+    if (world.current !== generation) delete world.images[generation];
+  });
+
+const resetRootfs: Effect[] = [
+  effect('begin the reset', (world) => {
+    if (world.rollback) world.rootfs = 'half';
+  }),
+  effect('end the reset', (world) => {
+    if (world.rollback) world.rootfs = world.rollback;
+  }),
+];
+const removeLeftovers = effect('remove the leftovers', end);
+const dropRollback = effect('drop the rollback', (world) => {
+  world.rollback = undefined;
+});
+
+const undo = (wasPaused: boolean, image: ImagePlace | undefined): Effect[] => [
+  wasPaused
+    ? sure('freeze again', (world) => {
+        if (world.container === 'running') freeze(world);
+      })
+    : sure('thaw', thaw),
+  ...(image ? [drop(image)] : []),
+];
+
+const place = (generation: number): ImagePlace => ({ generation, directory: `/images/${generation}` });
+const imageIn = (input: unknown): ImagePlace => (input as { image: ImagePlace }).image;
+const argvIn = (input: unknown): readonly string[] => (input as { call: { argv: string[] } }).call.argv;
+
+/** Changes the world, and looks at once whether anybody could now see an image that is not whole. */
+export function apply({ run, name }: Effect, world: World): void {
+  run(world);
+  const { current, images } = world;
+  if (current !== undefined && images[current] !== 'whole') {
+    world.wrongs.push(`after "${name}" the current image was not whole`);
+  }
+}
+
+/** What each service does to the world, as the actions of its name do. */
+export const services: Readonly<Record<string, (input: unknown, world: World) => readonly Effect[]>> = {
+  findImage: () => [effect('look', () => {})],
+  createAfresh: (input) => [effect('create', begin(argvIn(input)[0] === 'run' ? 'running' : 'created'))],
+  start: () => [
+    effect('start', (world) => {
+      if (world.container !== 'created') refuse('start');
+      world.container = 'running';
+    }),
+  ],
+  pause: () => [
+    effect('pause', (world) => (world.container === 'running' ? freeze(world) : refuse('pause'))),
+  ],
+  resume: () => [
+    effect('resume', (world) => (world.container === 'frozen' ? thaw(world) : refuse('resume'))),
+  ],
+  delete: (input) => [
+    effect('delete', (world) => {
+      if (world.container === 'running' || world.container === 'frozen') {
+        if (!argvIn(input).includes('--force')) refuse('delete');
+      }
+      Object.assign(world, { container: 'none', held: false, rollback: undefined });
+    }),
+  ],
+  restoreGiven: () => [effect('restore', begin('running'))],
+  release: () => [effect('release', thaw)],
+
+  prepareImage: (_, world) => {
+    const { generation } = imageOf('prepareImage', world);
+    return [
+      effect('open', ({ images }) => {
+        images[generation] = 'partial';
+      }),
+    ];
+  },
+  freeze: () => [effect('freeze', freeze)],
+  saveRootfs: () => [effect('save', () => {})],
+  dumpMemory: () => [
+    effect('dump', (world) => {
+      if (world.container !== 'frozen') refuse('dump');
+    }),
+  ],
+  thaw: () => [effect('thaw', thaw)],
+  describeImage: () => [effect('describe', () => {})],
+  handOver: () => [effect('link', () => {})],
+  commitImage: (input) => [
+    effect('rename', ({ images }) => {
+      images[imageIn(input).generation] = 'whole';
+    }),
+    effect('swap', (world) => {
+      world.current = imageIn(input).generation;
+      world.ranPastImage = world.container !== 'frozen';
+    }),
+  ],
+  endJob: () => [effect('end', end)],
+  undo: (input) => undo((input as { wasPaused: boolean }).wasPaused, imageIn(input)),
+
+  validateImage: (input) => [
+    effect('validate', ({ images }) => {
+      if (images[imageIn(input).generation] !== 'whole') refuse('use this image');
+    }),
+  ],
+  saveRollback: () => [
+    effect('drop an earlier rollback', (world) => {
+      world.rollback = undefined;
+    }),
+    effect('save the rollback', (world) => {
+      world.rollback = world.rootfs;
+    }),
+  ],
+  applyRootfs: () => [
+    effect('begin to apply', (world) => {
+      if (!world.rollback) world.wrongs.push('a root file system was changed that could not be put back');
+      world.rootfs = 'half';
+    }),
+    effect('end to apply', (world) => {
+      world.rootfs = 'applied';
+    }),
+  ],
+  restoreMemory: () => [
+    effect('restore', (world) => {
+      if (world.container !== 'none') refuse('restore');
+      Object.assign(world, { container: 'frozen', held: true, ranPastImage: false });
+    }),
+  ],
+  hold: () => [effect('hold', (world) => (world.container === 'frozen' ? undefined : refuse('hold')))],
+  dropRollback: () => [dropRollback],
+  removeLeftovers: () => [removeLeftovers],
+  resetRootfs: () => resetRootfs,
+  markImage: () => [effect('mark', () => {})],
+};
+
+/** What a service answers, from the world before its effects. */
+export function answerOf(name: string, world: World): unknown {
+  if (name === 'delete') return world.container === 'none' ? 1 : 0;
+  return imageOf(name, world);
+}
+
+const imageOf = (name: string, { images, current }: World): ImagePlace => {
+  if (name === 'prepareImage') return place(Math.max(0, ...Object.keys(images).map(Number)) + 1);
+  return (current === undefined ? undefined : place(current)) as ImagePlace;
+};
+
+/** What src/actions/recover.ts does, on this world. */
+export function recovery(
+  interruption: Interruption,
+  world: World,
+): { effects: readonly Effect[]; status: () => Recovered['status'] } {
+  const status = () => observe(world);
+  if (interruption.state === 'alive.restoring') {
+    return { effects: [removeLeftovers, ...resetRootfs, dropRollback], status: () => 'gone' };
+  }
+  if (interruption.state !== 'alive.checkpointing') return { effects: [], status };
+  const { image, request, wasPaused } = (interruption.child ?? {}) as Partial<CheckpointContext>;
+  if (!image || !request) return { effects: [], status };
+  if (world.current === image.generation && !request.leaveRunning) {
+    return { effects: [effect('end the job again', end)], status: () => 'checkpointed' };
+  }
+  return { effects: undo(wasPaused ?? false, image), status };
+}
