@@ -1,8 +1,6 @@
 // Bundles the two programs for the host: one file each, so that a call opens one file and not four hundred.
-import { rmSync } from 'node:fs';
 import { build } from 'esbuild';
 
-rmSync('dist', { recursive: true, force: true });
 await build({
   entryPoints: { 'tardis-runc': 'src/cli/tardis-runc.ts', tardis: 'src/cli/tardis.ts' },
   outdir: 'dist',

@@ -13,7 +13,8 @@ export const indexEntryOf = (runDir: string, root: string, id: string): string =
 export function enterIndex(runDir: string, container: ContainerIdentity): void {
   const entry = indexEntryOf(runDir, container.root, container.id);
   fs.mkdirSync(join(entry, '..'), { recursive: true, mode: 0o700 });
-  const draft = `${entry}.${process.pid}`;
+  // Beside the index, not in it: a draft that a killed wrapper leaves must not look like a container.
+  const draft = join(runDir, `draft.${process.pid}`);
   fs.rmSync(draft, { force: true });
   fs.symlinkSync(container.bundle, draft);
   fs.renameSync(draft, entry);

@@ -20,6 +20,8 @@ export async function recover(host: Host, { container, interruption }: Container
       return recoverCheckpoint(host, container, interruption.child as Partial<CheckpointContext> | undefined);
     case 'alive.restoring':
       return recoverRestore(host, container);
+    case 'alive.releasing':
+      return recoverRelease(host, container);
     default:
       return {
         status: await observeContainer(host, container),
@@ -50,4 +52,11 @@ async function recoverRestore(host: Host, container: ContainerIdentity): Promise
   await rollBackRootfs(container);
   await dropRollback(container);
   return { status: 'gone', note: 'the interrupted restore was rolled back' };
+}
+
+/** Where the held container is frozen still, the next `start` lets it go. */
+async function recoverRelease(host: Host, container: ContainerIdentity): Promise<Recovered> {
+  const status = await observeContainer(host, container);
+  if (status === 'paused') return { status: 'restored', note: 'the restored container is still held' };
+  return { status, note: 'the restored container had been let go' };
 }

@@ -16,8 +16,9 @@ import {
   writeState,
 } from '../actions/state-file.ts';
 import type { ContainerEvent, Interruption } from '../machines/container.ts';
+import { nextEvents } from '../machines/next-events.ts';
 import { interruptionIn, pathOf, refusalOf } from '../machines/paths.ts';
-import type { Answer, ContainerIdentity } from '../machines/vocabulary.ts';
+import type { Answer, ContainerIdentity, ImagePlace } from '../machines/vocabulary.ts';
 
 /** Commands that begin a container's life: what an earlier container left in the bundle means nothing to them. */
 const beginnings: ReadonlySet<ContainerEvent['type']> = new Set(['CREATE', 'RUN', 'RESTORE']);
@@ -60,8 +61,15 @@ async function live(
   const interruption = known && interruptionIn(known.snapshot);
   const journal = new Journal(host, container, known);
   const machine = provideServices(host, () => journal.note());
+  // XState finds out about a state that it does not know too late, and asynchronously.
+  if (known && nextEvents(machine, pathOf(known.snapshot.value)) === undefined) {
+    throw new Problem('state-unknown', `${stateFileOf(bundle)} is in a state that this Tardis does not know`);
+  }
   const actor = createActor(machine, {
-    input: { container, ...(interruption ? { interruption } : {}) },
+    input: {
+      container,
+      ...(interruption ? { interruption, image: known?.snapshot.context['image'] as ImagePlace } : {}),
+    },
     ...(known && !interruption ? { snapshot: known.snapshot as unknown as Snapshot<unknown> } : {}),
   });
   journal.follow(actor, interruption);

@@ -42,7 +42,9 @@ export type ContainerEvent =
 
 export interface ContainerInput {
   readonly container: ContainerIdentity;
-  readonly interruption?: Interruption;
+  readonly interruption?: Interruption | undefined;
+  /** The image that an interrupted life had been restored from, or had made. */
+  readonly image?: ImagePlace | undefined;
 }
 
 export interface ContainerContext extends ContainerInput {
@@ -53,15 +55,16 @@ export interface ContainerContext extends ContainerInput {
   readonly startsAtOnce: boolean;
   /** Whether the container was paused when its latest checkpoint was asked for. */
   readonly wasPaused: boolean;
-  /** The image that the container was restored from, or that its last checkpoint made. */
-  readonly image?: ImagePlace;
   readonly answer: Answer;
   /** Why the latest checkpoint, restore, or command failed. */
   readonly failure?: Failure | undefined;
 }
 
 /** What {@link ContainerEvent} `OBSERVED` and a recovery find. */
-export type Recovered = { readonly status: ObservedStatus | 'checkpointed'; readonly note: string };
+export type Recovered = {
+  readonly status: ObservedStatus | 'checkpointed' | 'restored';
+  readonly note: string;
+};
 
 const noCall: RuncCall = { argv: [], globals: [], restoreFlags: [] };
 const notProvided = async (): Promise<never> => {
@@ -152,6 +155,7 @@ export const containerMachine = setup({
     foundPaused: ({ event }) => outputOf<Recovered>(event).status === 'paused',
     foundCheckpointed: ({ event }) => outputOf<Recovered>(event).status === 'checkpointed',
     foundStopped: ({ event }) => outputOf<Recovered>(event).status === 'stopped',
+    foundHeld: ({ event }) => outputOf<Recovered>(event).status === 'restored',
   },
 }).createMachine({
   id: 'container',
@@ -382,10 +386,7 @@ export const containerMachine = setup({
       },
     },
     recovering: {
-      exit: assign(({ context: { interruption: _, ...rest } }) => ({
-        ...rest,
-        interruption: undefined as never,
-      })),
+      exit: assign({ interruption: undefined }),
       invoke: {
         src: 'recover',
         input: ({ context }): ContainerInput => ({
@@ -398,6 +399,7 @@ export const containerMachine = setup({
           { guard: 'foundPaused', target: 'alive.paused' },
           { guard: 'foundCheckpointed', target: 'alive.checkpointed' },
           { guard: 'foundStopped', target: 'alive.stopped' },
+          { guard: 'foundHeld', target: 'alive.restored' },
           { target: 'alive.failed' },
         ],
         onError: { target: 'alive.failed', actions: 'refuse' },

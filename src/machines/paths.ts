@@ -37,7 +37,7 @@ export function pathOf(value: unknown, snapshot?: PersistedSnapshot): string {
 
 function flatten(value: unknown): string {
   if (typeof value === 'string') return value;
-  const [entry] = Object.entries(value as Record<string, unknown>);
+  const [entry] = Object.entries((value ?? {}) as Record<string, unknown>);
   return entry ? `${entry[0]}.${flatten(entry[1])}` : '';
 }
 

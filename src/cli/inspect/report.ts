@@ -3,11 +3,11 @@ import { z } from 'zod';
 import { Problem, reasonOf } from '../../actions/problem.ts';
 import type { HistoryEntry } from '../../actions/state-file.ts';
 import { containerMachine } from '../../machines/container.ts';
+import { type NextEvent, nextEvents } from '../../machines/next-events.ts';
 import { interruptionIn, pathOf } from '../../machines/paths.ts';
 import type { Failure } from '../../machines/vocabulary.ts';
 import { type ImageReport, reportImage } from './image-report.ts';
 import { loadState } from './load-state.ts';
-import { type NextEvent, nextEvents } from './next-events.ts';
 import { type StateWords, wordsFor } from './state-words.ts';
 
 /** What `tardis inspect --format json` prints; its keys are part of Tardis's interface. */

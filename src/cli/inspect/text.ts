@@ -1,6 +1,6 @@
 import type { HistoryEntry } from '../../actions/state-file.ts';
+import type { NextEvent } from '../../machines/next-events.ts';
 import type { ImageReport } from './image-report.ts';
-import type { NextEvent } from './next-events.ts';
 import type { Report } from './report.ts';
 
 /**

@@ -1,0 +1,16 @@
+#!/bin/sh
+# npm test: everything that must hold, on a fresh machine as on an old one.
+set -eu
+cd "$(dirname "$0")/.."
+scripts/prepare.sh --tests
+PATH=$PWD/node_modules/.bin:$PATH
+export PATH
+
+step() {
+  printf '==> %s\n' "$*"
+  "$@"
+}
+step biome check --error-on-warnings .
+step tsc --noEmit
+step node scripts/diagrams.mjs --check
+step vitest run
