@@ -10,6 +10,8 @@ await build({
   target: 'node24',
   format: 'esm',
   legalComments: 'none',
+  // unzipper asks for it only where it opens an archive in S3.
+  external: ['@aws-sdk/client-s3'],
   // Some of the packages are CommonJS and call require().
   banner: {
     js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",

@@ -21,8 +21,11 @@ const optionsFor = {
   ],
 } as const;
 
-/** Connections cannot follow a job to another host: unless the caller asks for them, both ends see them closed. */
-const closeConnections = 'tcp-close';
+/**
+ * Connections cannot follow a job to another host: unless the caller asks for them, both ends see them closed. Those
+ * that its server has not accepted yet go the same way; without `skip-in-flight` a single one fails the dump.
+ */
+const closeConnections = { dump: ['tcp-close', 'skip-in-flight'], restore: ['tcp-close'] } as const;
 
 /**
  * Writes CRIU's options for one purpose and returns the HOME under which CRIU finds them.
@@ -36,7 +39,7 @@ export function writeCriuOptions(
   keepsConnections: boolean,
 ): string {
   const home = join(bundle, 'tardis-criu', purpose);
-  const lines = [...optionsFor[purpose], ...(keepsConnections ? [] : [closeConnections])];
+  const lines = [...optionsFor[purpose], ...(keepsConnections ? [] : closeConnections[purpose])];
   fs.mkdirSync(join(home, '.criu'), { recursive: true, mode: 0o700 });
   fs.writeFileSync(join(home, '.criu', 'default.conf'), `${lines.join('\n')}\n`, { mode: 0o600 });
   return home;

@@ -1,11 +1,13 @@
 import type { CheckpointContext } from '../machines/checkpoint.ts';
-import type { ContainerInput, Recovered } from '../machines/container.ts';
+import type { ContainerInput, Interruption, Recovered } from '../machines/container.ts';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { endJob } from './end-job.ts';
+import { isFrozen } from './freezer.ts';
 import type { Host } from './host.ts';
 import { isCommitted } from './image-store.ts';
+import { reasonOf } from './problem.ts';
 import { dropRollback, rollBackRootfs } from './rollback.ts';
-import { observeContainer } from './runc-state.ts';
+import { observeContainer, readRuncRecord } from './runc-state.ts';
 import { undoCheckpoint } from './undo-checkpoint.ts';
 
 /**
@@ -17,7 +19,7 @@ export async function recover(host: Host, { container, interruption }: Container
   host.log.warn({ interruption: { state: interruption.state, step: interruption.step } }, 'recovering');
   switch (interruption.state) {
     case 'alive.checkpointing':
-      return recoverCheckpoint(host, container, interruption.child as Partial<CheckpointContext> | undefined);
+      return recoverCheckpoint(host, container, interruption);
     case 'alive.restoring':
       return recoverRestore(host, container);
     case 'alive.releasing':
@@ -33,17 +35,30 @@ export async function recover(host: Host, { container, interruption }: Container
 async function recoverCheckpoint(
   host: Host,
   container: ContainerIdentity,
-  child: Partial<CheckpointContext> | undefined,
+  { step, child }: Interruption,
 ): Promise<Recovered> {
-  const { image, request, call, wasPaused } = child ?? {};
-  if (image && request && call) {
-    if (isCommitted(container, image) && !request.leaveRunning) {
-      await endJob(host, container, call);
-      return { status: 'checkpointed', note: `image ${image.generation} was committed: the job was ended` };
+  const { image, request, call, wasPaused } = (child ?? {}) as Partial<CheckpointContext>;
+  if (!request || !call)
+    return { status: await observeContainer(host, container), note: 'no step had begun' };
+  let note = 'the interrupted checkpoint was undone';
+  if (image && isCommitted(container, image) && !request.leaveRunning) {
+    // The job waits frozen for its end since it was dumped. One that has run on is ahead of its image.
+    if ((step === 'committing' || step === 'endingJob') && isHeldFrozen(container)) {
+      try {
+        await endJob(host, container, call);
+        return { status: 'checkpointed', note: `image ${image.generation} was committed: the job was ended` };
+      } catch (error) {
+        note = `image ${image.generation} was committed, but the job could not be ended: ${reasonOf(error)}`;
+      }
     }
-    await undoCheckpoint({ container, request, call, wasPaused: wasPaused ?? false, image });
   }
-  return { status: await observeContainer(host, container), note: 'the interrupted checkpoint was undone' };
+  await undoCheckpoint({ container, request, call, wasPaused: wasPaused ?? false, image });
+  return { status: await observeContainer(host, container), note };
+}
+
+function isHeldFrozen(container: ContainerIdentity): boolean {
+  const record = readRuncRecord(container);
+  return record?.freezer !== undefined && isFrozen(record.freezer);
 }
 
 /** The caller was never answered, so it does not take the container for created: nothing of it may stay. */

@@ -2,7 +2,7 @@ import { execa } from 'execa';
 import type { Host } from './host.ts';
 import { Problem } from './problem.ts';
 
-/** runc ended with another status than 0. */
+/** runc ended with another status than 0, after it had spoken to the caller itself. */
 export class RuncFailure extends Problem {
   readonly status: number;
 
@@ -59,7 +59,7 @@ export interface OwnRuncOptions {
  * Runs runc for Tardis itself.
  *
  * @returns what it printed (empty with inherited streams).
- * @throws RuncFailure with runc's last words.
+ * @throws Problem `runc` with runc's last words.
  */
 export async function runcForTardis(
   host: Host,
@@ -76,7 +76,7 @@ export async function runcForTardis(
   const words = typeof result.all === 'string' ? result.all.trim() : '';
   if (result.exitCode === 0) return words;
   const end = result.exitCode ?? result.signal ?? result.originalMessage;
-  throw new RuncFailure(statusOf(result.exitCode), messageOf(words) || `runc ended with ${end}`);
+  throw new Problem('runc', messageOf(words) || `runc ended with ${end}`);
 }
 
 /** The readable part of runc's error output, text or JSON: `level=error msg="..."`. */

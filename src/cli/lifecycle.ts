@@ -1,9 +1,11 @@
+import { existsSync } from 'node:fs';
 import type { Snapshot } from 'xstate';
 import { createActor, waitFor } from 'xstate';
 import { enterIndex, leaveIndex } from '../actions/container-index.ts';
 import type { Host } from '../actions/host.ts';
 import { takeLock } from '../actions/lock.ts';
 import { Problem, reasonOf } from '../actions/problem.ts';
+import { recover } from '../actions/recover.ts';
 import { observeContainer } from '../actions/runc-state.ts';
 import { provideServices } from '../actions/services.ts';
 import {
@@ -41,6 +43,7 @@ export async function carryOut(
   let gone = false;
   try {
     const known = beginnings.has(event.type) ? undefined : readState(stateFileOf(container.bundle));
+    if (!known) await recoverPredecessor(host, container);
     const { answer, state } = await live(host, known ?? container, known, event);
     if (state === 'alive.failed' && beginnings.has(event.type)) leaveIndex(host.config.runDir, container);
     gone = state === 'deleted';
@@ -49,6 +52,26 @@ export async function carryOut(
     if (gone) lock.discard();
     else lock.release();
   }
+}
+
+/** A bundle in which a wrapper died before, and which is used again: its root file system is put right first. */
+async function recoverPredecessor(host: Host, { bundle }: ContainerIdentity): Promise<void> {
+  const path = stateFileOf(bundle);
+  if (!existsSync(path)) return;
+  let before: StateRecord;
+  try {
+    before = readState(path);
+  } catch (error) {
+    host.log.warn(
+      { reason: reasonOf(error) },
+      'the state of an earlier container in this bundle is not readable',
+    );
+    return;
+  }
+  const interruption = interruptionIn(before.snapshot);
+  if (interruption?.state !== 'alive.restoring') return;
+  const { id, root, key, imageRoot } = before;
+  await recover(host, { container: { id, root, bundle, key, imageRoot }, interruption });
 }
 
 async function live(
@@ -68,7 +91,7 @@ async function live(
   const actor = createActor(machine, {
     input: {
       container,
-      ...(interruption ? { interruption, image: known?.snapshot.context['image'] as ImagePlace } : {}),
+      ...(interruption ? { interruption, image: known?.snapshot.context.image as ImagePlace } : {}),
     },
     ...(known && !interruption ? { snapshot: known.snapshot as unknown as Snapshot<unknown> } : {}),
   });

@@ -2,11 +2,13 @@ import { Command } from 'commander';
 import packageJson from '../../package.json' with { type: 'json' };
 import { reasonOf } from '../actions/problem.ts';
 import { inspectCommand } from './commands/inspect.ts';
+import { reportCommand } from './commands/report.ts';
 
 const program = new Command('tardis')
   .description('Look at what Tardis does with the containers of this host.')
   .version(packageJson.version, '--version', 'print the version')
-  .addCommand(inspectCommand());
+  .addCommand(inspectCommand())
+  .addCommand(reportCommand());
 
 // `tardis inspect ... | head` is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -1,16 +1,18 @@
 import { execFileSync } from 'node:child_process';
 import {
-  appendFileSync,
   chmodSync,
+  closeSync,
+  constants,
   lchownSync,
   linkSync,
   lutimesSync,
   mkdirSync,
+  openSync,
   renameSync,
   rmSync,
   symlinkSync,
   truncateSync,
-  writeFileSync,
+  writeSync,
 } from 'node:fs';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -37,6 +39,13 @@ afterAll(() => imageLab.close());
 /** One file operation; one that makes no sense where it is done fails and changes nothing. */
 type Step = (root: string) => void;
 
+/** Writes to a file, but does not wait for the reader of a fifo. */
+function put(file: string, text: string, flag: number): void {
+  const fd = openSync(file, constants.O_WRONLY | constants.O_CREAT | constants.O_NONBLOCK | flag);
+  writeSync(fd, text);
+  closeSync(fd);
+}
+
 const names = ['a', 'b', 'c', 'd', 'f'];
 const path = fc
   .array(fc.constantFrom(...names), { minLength: 1, maxLength: 3 })
@@ -46,8 +55,8 @@ const shown = (name: string, args: unknown[], step: Step): Step =>
   Object.assign(step, { toString: () => `${name} ${args.join(' ')}` });
 
 const step: fc.Arbitrary<Step> = fc.oneof(
-  path.map((to) => shown('write', [to], (root) => writeFileSync(`${root}/${to}`, `new ${to}`))),
-  path.map((to) => shown('append', [to], (root) => appendFileSync(`${root}/${to}`, 'more'))),
+  path.map((to) => shown('write', [to], (root) => put(`${root}/${to}`, `new ${to}`, constants.O_TRUNC))),
+  path.map((to) => shown('append', [to], (root) => put(`${root}/${to}`, 'more', constants.O_APPEND))),
   path.map((to) => shown('mkdir', [to], (root) => mkdirSync(`${root}/${to}`))),
   path.map((to) => shown('rm', [to], (root) => rmSync(`${root}/${to}`, { recursive: true }))),
   path.map((to) =>

@@ -129,6 +129,12 @@ describe('a lifecycle command', () => {
   it.each([
     ['of another machine', { machineVersion: 2 }, 'state-broken', /machine 1\).*machineVersion/s],
     ['of another schema', { schemaVersion: 7 }, 'state-broken', /schema 1,.*schemaVersion/s],
+    [
+      'in a state that is not known',
+      { snapshot: { value: 'asleep', context: {} } },
+      'state-unknown',
+      /does not know/,
+    ],
     ['without a snapshot', { snapshot: undefined }, 'state-broken', /snapshot/],
   ])('should touch nothing where the state file is %s', async (_, change, code, message) => {
     await ask('CREATE');
@@ -211,8 +217,9 @@ describe('a checkpoint', () => {
     expect(fake.saw().map(({ command }) => command)).toEqual(['create', 'start']);
   });
 
-  it.fails('should say why the job could not be ended', async () => {
+  it('should say why the job could not be ended, and let it run on', async () => {
     fake.fail('delete', 'level=error msg="cannot kill"\n');
-    expect(await checkpoint(false)).toEqual({ status: 3, message: expect.stringContaining('cannot kill') });
+    expect(await checkpoint(false)).toEqual({ status: 1, message: expect.stringContaining('cannot kill') });
+    expect([fake.path, fake.frozen, files()]).toEqual(['alive.running', false, ['1', 'current']]);
   });
 });

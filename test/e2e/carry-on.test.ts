@@ -22,6 +22,28 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('a job that is carried 
     JSON.parse(readFileSync(join(bundle, 'tardis.json'), 'utf8')).snapshot.value;
   const from = (first: number, length: number) => Array.from({ length }, (_, i) => first + i);
 
+  test('should carry a job on in the very container that was checkpointed, when Docker starts it again', async () => {
+    const args = [
+      'sh',
+      '-c',
+      `i=0; while :; do i=$((i+1)); echo $i >/n; rm -f /etc/passwd; echo tick $i; sleep 0.1; done`,
+    ];
+    const container = await engines
+      .docker(stack)
+      .run({ id: 'docker-again', image, args, env: { TARDIS_ENABLE: '1' } });
+    for (let life = 1; life <= 3; life++) {
+      const before = ticksOf(container).length;
+      await container.waitForLine(new RegExp(`^tick ${before + 3}$`));
+      await container.checkpoint({ exit: true });
+      await container.waitForExit();
+      await stack.docker(['start', container.id]);
+    }
+    const before = ticksOf(container).length;
+    await container.waitForLine(new RegExp(`^tick ${before + 3}$`));
+    expect(ticksOf(container)).toEqual(from(1, ticksOf(container).length));
+    await container.remove();
+  });
+
   describe.each(engineNames)('%s', (name) => {
     test.each([
       { title: 'a job', spec: {} },

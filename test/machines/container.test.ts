@@ -18,7 +18,13 @@ const reached: Snapshot[] = [{ container }, { container, interruption }].flatMap
     ({ state }) => state,
   ),
 );
-const at = (path: string): Snapshot[] => reached.filter(({ value }) => pathOf(value) === path);
+
+function at(path: string): Snapshot[] {
+  const found = reached.filter(({ value }) => pathOf(value) === path);
+  if (found.length === 0) throw new Error(`nothing leads to ${path}`);
+  return found;
+}
+
 const restsFrom = (snapshot: Snapshot): string[] =>
   restsOf(containerMachine, snapshot, containerOutputs).map(({ value }) => pathOf(value));
 const endOf = (snapshot: Snapshot, how: 'done' | 'fails', of: object = containerOutputs): Snapshot[] =>
@@ -62,7 +68,6 @@ describe('the container machine', () => {
   );
 
   it.each(working)('should come to rest from %s, whether its service succeeds or fails', (path) => {
-    expect(at(path).length).toBeGreaterThan(0);
     for (const snapshot of at(path)) {
       const after = [...endOf(snapshot, 'done'), ...endOf(snapshot, 'fails')];
       expect(after.length).toBeGreaterThanOrEqual(2);
@@ -153,7 +158,6 @@ describe('the container machine', () => {
   });
 
   it('should forget an interruption once it has recovered', () => {
-    expect(at('recovering').length).toBeGreaterThan(0);
     for (const snapshot of at('recovering')) {
       for (const after of [...endOf(snapshot, 'done'), ...endOf(snapshot, 'fails')]) {
         expect(written(after).context).not.toHaveProperty('interruption');

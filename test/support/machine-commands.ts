@@ -144,10 +144,10 @@ export class Create extends Beginning {
   protected expected = ({ image }: Model): Change => ({ life: image ? 'restored' : 'created', alive: true });
 }
 
-/** In the bundle that an earlier command of its kind died over. */
+/** In the bundle that an earlier command of its kind died over, or failed in. */
 export class CreateAgain extends Create {
   override check({ life }: Readonly<Model>): boolean {
-    return life === 'unsure';
+    return life === 'unsure' || life === 'failed';
   }
 
   protected override renew(): void {}

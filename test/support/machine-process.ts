@@ -1,13 +1,19 @@
 import { type AnyActorRef, createActor, fromPromise, type Snapshot, waitFor } from 'xstate';
 import { machineVersion, type StateRecord, stateSchemaVersion } from '../../src/actions/state-file.ts';
 import { checkpointMachine } from '../../src/machines/checkpoint.ts';
-import { type ContainerEvent, type ContainerInput, containerMachine } from '../../src/machines/container.ts';
-import { interruptionIn, pathOf, refusalOf } from '../../src/machines/paths.ts';
+import {
+  type ContainerEvent,
+  type ContainerInput,
+  containerMachine,
+  type Interruption,
+  type Recovered,
+} from '../../src/machines/container.ts';
+import { interruptionIn } from '../../src/machines/paths.ts';
 import { restoreMachine } from '../../src/machines/restore.ts';
-import type { Answer } from '../../src/machines/vocabulary.ts';
+import type { ImagePlace } from '../../src/machines/vocabulary.ts';
 import type { StateReader } from './machine-invariants.ts';
 import { container } from './machine-samples.ts';
-import { answerOf, apply, type Effect, observe, recovery, services, type World } from './machine-world.ts';
+import { answerOf, apply, type Effect, observe, recover, services, type World } from './machine-world.ts';
 
 /** What befalls a process at one of its effects, counted from 0. */
 export interface Fate {
@@ -20,14 +26,11 @@ export interface Host {
   readonly world: World;
   readonly texts: string[];
   readonly reader?: StateReader;
-  /** Effects that do not fail here, by their names. */
-  readonly spared?: readonly string[];
 }
 
-export type End =
-  | { readonly kind: 'answered'; readonly answer: Answer; readonly path: string }
-  | { readonly kind: 'refused'; readonly reason: string }
-  | { readonly kind: 'died' };
+export interface End {
+  readonly kind: 'answered' | 'refused' | 'died';
+}
 
 /** The state file, as the next process reads it. */
 export const stateOf = ({ texts }: Host): StateRecord | undefined => {
@@ -58,10 +61,17 @@ export class WrapperProcess {
   }
 
   async #live(event: ContainerEvent): Promise<End> {
-    const known = beginnings.has(event.type) ? undefined : stateOf(this.#host);
-    const interruption = known && interruptionIn(known.snapshot);
+    const found = stateOf(this.#host);
+    const left = found && interruptionIn(found.snapshot);
+    const known = beginnings.has(event.type) ? undefined : found;
+    // A root file system that a restore died over is put right before the bundle is used again.
+    if (!known && left?.state === 'alive.restoring') await this.#putRight(left);
+    const interruption = known && left;
     const actor = createActor(this.#machine(), {
-      input: { container, ...(interruption ? { interruption } : {}) },
+      input: {
+        container,
+        ...(interruption ? { interruption, image: known?.snapshot.context.image as ImagePlace } : {}),
+      },
       ...(known && !interruption ? { snapshot: known.snapshot as unknown as Snapshot<unknown> } : {}),
     });
     this.#actor = actor;
@@ -72,13 +82,12 @@ export class WrapperProcess {
     if (event.type === 'CHECKPOINT') {
       actor.send({ type: 'OBSERVED', status: observe(this.#host.world) });
     }
-    const { value } = actor.getSnapshot();
-    if (!actor.getSnapshot().can(event)) return { kind: 'refused', reason: refusalOf(event, value) };
+    if (!actor.getSnapshot().can(event)) return { kind: 'refused' };
     actor.send(event);
-    const { context, value: last } = await rests();
+    await rests();
     this.#write();
     actor.stop();
-    return { kind: 'answered', answer: context.answer, path: pathOf(last) };
+    return { kind: 'answered' };
   }
 
   #write(): void {
@@ -127,18 +136,19 @@ export class WrapperProcess {
     return fromPromise(async ({ input }: { input: ContainerInput }) => {
       this.#write();
       if (!input.interruption) throw new Error('a recovery was begun without an interruption');
-      const { effects, status } = recovery(input.interruption, this.#host.world);
-      for (const effect of effects) await this.#do(effect);
-      return { status: status(), note: '' };
+      return { status: await this.#putRight(input.interruption), note: '' };
     });
+  }
+
+  #putRight(interruption: Interruption): Promise<Recovered['status']> {
+    return recover(interruption, this.#host.world, (effect) => this.#do(effect));
   }
 
   async #do(effect: Effect): Promise<void> {
     const { sure, name } = effect;
     const at = this.#effects++;
     const fate = this.#fates.find((candidate) => candidate.at === at)?.how;
-    const cannotFail = sure || this.#host.spared?.includes(name);
-    const applies = fate !== undefined && !(cannotFail && fate.startsWith('fails'));
+    const applies = fate !== undefined && !(sure && fate.startsWith('fails'));
     if (applies) this.met++;
     if (applies && fate === 'dies before') return this.#die();
     if (applies && fate === 'fails before') throw new Error(`cannot ${name}`);

@@ -63,7 +63,7 @@ export const containerOutputs = {
     { outcome: 'continues', image },
     { outcome: 'failed', failure },
   ],
-  recover: ['created', 'running', 'paused', 'checkpointed', 'stopped', 'gone'].map((status) => ({
+  recover: ['created', 'running', 'paused', 'checkpointed', 'restored', 'stopped', 'gone'].map((status) => ({
     status,
     note: '',
   })),

@@ -15,8 +15,6 @@ export interface World {
   current: number | undefined;
   /** Whether the job has run on since the dump of the current image. */
   ranPastImage: boolean;
-  /** Whether a job was ended after it had run past its image. */
-  lostWork: boolean;
   /** What must never have happened, and did. */
   wrongs: string[];
 }
@@ -29,7 +27,6 @@ export const emptyWorld = (): World => ({
   images: {},
   current: undefined,
   ranPastImage: false,
-  lostWork: false,
   wrongs: [],
 });
 
@@ -75,7 +72,7 @@ function end(world: World): void {
   if (isAlive(world) && (current === undefined || world.images[current] !== 'whole')) {
     world.wrongs.push('a job was ended without a committed image');
   }
-  if (isAlive(world) && world.ranPastImage) world.lostWork = true;
+  if (isAlive(world) && world.ranPastImage) world.wrongs.push('a job was ended that had run past its image');
   world.container = 'none';
   world.held = false;
 }
@@ -232,19 +229,31 @@ const imageOf = (name: string, { images, current }: World): ImagePlace => {
 };
 
 /** What src/actions/recover.ts does, on this world. */
-export function recovery(
-  interruption: Interruption,
+export async function recover(
+  { state, step, child }: Interruption,
   world: World,
-): { effects: readonly Effect[]; status: () => Recovered['status'] } {
-  const status = () => observe(world);
-  if (interruption.state === 'alive.restoring') {
-    return { effects: [removeLeftovers, ...resetRootfs, dropRollback], status: () => 'gone' };
+  act: (effect: Effect) => Promise<void>,
+): Promise<Recovered['status']> {
+  const inTurn = async (effects: readonly Effect[]) => {
+    for (const effect of effects) await act(effect);
+  };
+  if (state === 'alive.restoring') {
+    await inTurn([removeLeftovers, ...resetRootfs, dropRollback]);
+    return 'gone';
   }
-  if (interruption.state !== 'alive.checkpointing') return { effects: [], status };
-  const { image, request, wasPaused } = (interruption.child ?? {}) as Partial<CheckpointContext>;
-  if (!image || !request) return { effects: [], status };
-  if (world.current === image.generation && !request.leaveRunning) {
-    return { effects: [effect('end the job again', end)], status: () => 'checkpointed' };
+  const { image, request, wasPaused } = (child ?? {}) as Partial<CheckpointContext>;
+  if (state === 'alive.checkpointing' && request) {
+    const isCommitted = image !== undefined && world.current === image.generation && !request.leaveRunning;
+    const isEnding = (step === 'committing' || step === 'endingJob') && world.container === 'frozen';
+    if (isCommitted && isEnding) {
+      const hasEnded = await act(effect('end', end)).then(
+        () => true,
+        () => false,
+      );
+      if (hasEnded) return 'checkpointed';
+    }
+    await inTurn(undo(wasPaused ?? false, image));
   }
-  return { effects: undo(wasPaused ?? false, image), status };
+  const status = observe(world);
+  return state === 'alive.releasing' && status === 'paused' ? 'restored' : status;
 }

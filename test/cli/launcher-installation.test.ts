@@ -1,0 +1,100 @@
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { installCopy, type LauncherBench, launcherBench } from '../support/launcher-bench.ts';
+
+let installation: string;
+let bench: LauncherBench;
+
+beforeAll(() => {
+  installation = installCopy(mkdtempSync(join(tmpdir(), 'tardis-install-')));
+});
+afterAll(() => rmSync(installation, { recursive: true, force: true }));
+beforeEach(() => {
+  bench = launcherBench(installation);
+});
+afterEach(() => bench[Symbol.dispose]());
+
+const said = { status: 3, stdout: 'out\n', stderr: 'err\n' };
+const callersLog = () => join(bench.dir, 'log.json');
+const lineFor = (command: string, ...words: string[]) => [
+  ...['--root', bench.root, '--log', callersLog(), '--log-format', 'json', command],
+  ...words,
+  'web',
+];
+const create = (bundle = bench.enabled) =>
+  lineFor('create', '--bundle', bundle, '--pid-file', `${bundle}/init.pid`);
+
+/** Calls once, and expects the real runc to have done all of it. */
+async function expectRuncAlone(line: string[], env = bench.env, launcher = bench.launcher): Promise<void> {
+  const before = bench.received().length;
+  bench.runc.answer(said);
+  expect(await bench.call(line, { env, launcher })).toMatchObject(said);
+  expect(bench.received().slice(before)).toEqual([line]);
+}
+
+describe('an enabled create where the installation is broken', () => {
+  const damages: { title: string; damage: (home: string, node: string) => void }[] = [
+    { title: 'the program is missing', damage: (home) => rmSync(join(home, 'dist'), { recursive: true }) },
+    { title: 'the program is empty', damage: (home) => truncateSync(join(home, 'dist/tardis-runc.mjs')) },
+    {
+      title: 'the program is cut short',
+      damage: (home) => truncateSync(join(home, 'dist/tardis-runc.mjs'), 200_000),
+    },
+    {
+      title: 'the program is another one',
+      damage: (home) => writeFileSync(join(home, 'dist/tardis-runc.mjs'), 'export const mine = 1;\n'),
+    },
+    { title: 'Node is missing', damage: (_, node) => rmSync(node) },
+    { title: 'Node is empty', damage: (_, node) => truncateSync(node) },
+    { title: 'Node may not be executed', damage: (_, node) => chmodSync(node, 0o644) },
+    {
+      title: 'all packages are missing',
+      damage: (home) => rmSync(join(home, 'node_modules'), { recursive: true }),
+    },
+  ];
+
+  it.each(damages)('should be done by the real runc alone when $title', async ({ damage }) => {
+    const home = join(bench.dir, 'installation');
+    for (const part of ['bin', 'dist'])
+      cpSync(join(installation, part), join(home, part), { recursive: true });
+    const [modules] = readdirSync(join(installation, 'node_modules')).filter((name) =>
+      name.startsWith('node-linux-'),
+    );
+    const inside = join('node_modules', modules as string, 'bin/node');
+    mkdirSync(join(home, inside, '..'), { recursive: true });
+    cpSync(join(installation, inside), join(home, inside), { dereference: true });
+    const launcher = join(home, 'bin/tardis-runc');
+
+    // Sound, it would have been Tardis's.
+    expect((await bench.call(create(), { launcher })).status).toBe(0);
+    expect(readdirSync(bench.enabled)).toContain('tardis.json');
+    rmSync(join(bench.enabled, 'tardis.json'));
+
+    damage(home, join(home, inside));
+    await expectRuncAlone(create(), bench.env, launcher);
+    expect(readdirSync(bench.enabled)).toEqual(['config.json']);
+  });
+
+  it.fails('should leave nothing of the launcher to the real runc when the program is cut short', async () => {
+    const home = join(bench.dir, 'installation');
+    for (const part of ['bin', 'dist'])
+      cpSync(join(installation, part), join(home, part), { recursive: true });
+    symlinkSync(join(installation, 'node_modules'), join(home, 'node_modules'));
+    truncateSync(join(home, 'dist/tardis-runc.mjs'), 200_000);
+    const env = { ...bench.env, PWD: bench.enabled, NODE_OPTIONS: '--no-warnings' };
+    await bench.call(create(), { env, launcher: join(home, 'bin/tardis-runc') });
+    expect(bench.runc.calls().map((call) => call.env)).toEqual([env]);
+  });
+});

@@ -1,0 +1,20 @@
+import { pino } from 'pino';
+import type { Host } from '../../src/actions/host.ts';
+
+/** A host on which nothing is where it usually is. */
+export function hostWith(given: Partial<Host> = {}): Host {
+  return {
+    config: {
+      checkpointRoot: '/nowhere/checkpoints',
+      allowedRoots: ['/nowhere/checkpoints'],
+      logFile: '/nowhere/log',
+      runDir: '/nowhere/run',
+      lockTimeoutSeconds: 1,
+    },
+    realRunc: '/nowhere/runc',
+    env: { PATH: process.env.PATH },
+    openFilesLimit: undefined,
+    log: pino({ enabled: false }),
+    ...given,
+  };
+}
