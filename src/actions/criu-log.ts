@@ -14,7 +14,7 @@ export function lastCriuErrors(path: string): string | undefined {
   } catch {
     return undefined;
   }
-  const errors = [...text.matchAll(/^\([\d.]+\)\s*(?:\d+: )?Error \(([^)]*)\): (.*)$/gm)]
+  const errors = [...text.matchAll(/^\([\d.]+\)\s*(?:(?:pie: )?\d+: )?Error \(([^)]*)\): (.*)$/gm)]
     .map(([, place, words]) => `${place}: ${words}`)
     .filter((line) => !harmless.test(line) && !/(Dumping|Restoring) FAILED/.test(line));
   return errors.length > 0 ? errors.slice(-3).join('; ') : undefined;

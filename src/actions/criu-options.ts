@@ -32,14 +32,16 @@ const closeConnections = { dump: ['tcp-close', 'skip-in-flight'], restore: ['tcp
  *
  * @param bundle the container's bundle, in whose `tardis-criu` they are written.
  * @param keepsConnections whether the caller passed `--tcp-established`.
+ * @param more options for this one container.
  */
 export function writeCriuOptions(
   bundle: string,
   purpose: 'dump' | 'restore',
   keepsConnections: boolean,
+  more: readonly string[] = [],
 ): string {
   const home = join(bundle, 'tardis-criu', purpose);
-  const lines = [...optionsFor[purpose], ...(keepsConnections ? [] : closeConnections[purpose])];
+  const lines = [...optionsFor[purpose], ...(keepsConnections ? [] : closeConnections[purpose]), ...more];
   fs.mkdirSync(join(home, '.criu'), { recursive: true, mode: 0o700 });
   fs.writeFileSync(join(home, '.criu', 'default.conf'), `${lines.join('\n')}\n`, { mode: 0o600 });
   return home;

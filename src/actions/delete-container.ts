@@ -3,6 +3,7 @@ import fs from 'fs-extra';
 import type { RuncStep } from '../machines/container.ts';
 import { leaveIndex } from './container-index.ts';
 import type { Host } from './host.ts';
+import { dropRollback } from './rollback.ts';
 import { RuncFailure, runcForCaller } from './runc.ts';
 import { readRuncRecord } from './runc-state.ts';
 
@@ -22,8 +23,10 @@ export async function deleteContainer(host: Host, { container, call }: RuncStep)
     status = error.status;
   }
   leaveIndex(host.config.runDir, container);
-  for (const name of ['tardis-criu', 'tardis-restore', 'tardis-rollback']) {
-    await fs.remove(join(container.bundle, name));
+  // The container is gone; litter that cannot be removed is no reason to say otherwise.
+  await dropRollback(container).catch(() => {});
+  for (const name of ['tardis-criu', 'tardis-restore']) {
+    await fs.remove(join(container.bundle, name)).catch(() => {});
   }
   return status;
 }

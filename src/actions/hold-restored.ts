@@ -26,7 +26,12 @@ export async function holdRestored(host: Host, { container, image }: RestoreInpu
   const freezer = freezerOf(record);
   beginFreeze(freezer);
   const stayStopped = new Set(readManifest(image.directory).dump.stoppedTasks);
-  for (const pid of processesIn(freezer.directory)) {
+  const pids = processesIn(freezer.directory);
+  // Restored into another cgroup, it would neither be held nor ever be continued.
+  if (!pids.includes(record.pid)) {
+    throw new Problem('hold', `the restored job is not in ${freezer.directory}, where it could be held`);
+  }
+  for (const pid of pids) {
     if (!stayStopped.has(pidInContainer(pid) ?? -1)) signalTask(pid, 'SIGCONT');
   }
   await awaitFrozen(freezer);

@@ -44,10 +44,10 @@ export function findCurrentImage(
   return { generation, directory: join(home, target) };
 }
 
-/** Whether `current` names this very image. */
+/** Whether `current` names this image, or a later one that another host has made since. */
 export function isCommitted(container: ContainerIdentity, image: ImagePlace): boolean {
   try {
-    return fs.readlinkSync(join(keyDirectory(container), 'current')) === String(image.generation);
+    return Number(fs.readlinkSync(join(keyDirectory(container), 'current'))) >= image.generation;
   } catch {
     return false;
   }

@@ -7,7 +7,7 @@ import type { Host } from './host.ts';
 import { isCommitted } from './image-store.ts';
 import { reasonOf } from './problem.ts';
 import { dropRollback, rollBackRootfs } from './rollback.ts';
-import { observeContainer, readRuncRecord } from './runc-state.ts';
+import { isInitAlive, observeContainer, readRuncRecord } from './runc-state.ts';
 import { undoCheckpoint } from './undo-checkpoint.ts';
 
 /**
@@ -42,6 +42,9 @@ async function recoverCheckpoint(
     return { status: await observeContainer(host, container), note: 'no step had begun' };
   let note = 'the interrupted checkpoint was undone';
   if (image && isCommitted(container, image) && !request.leaveRunning) {
+    if (step === 'endingJob' && !readRuncRecord(container)) {
+      return { status: 'checkpointed', note: `image ${image.generation} was committed and the job ended` };
+    }
     // The job waits frozen for its end since it was dumped. One that has run on is ahead of its image.
     if ((step === 'committing' || step === 'endingJob') && isHeldFrozen(container)) {
       try {
@@ -58,7 +61,7 @@ async function recoverCheckpoint(
 
 function isHeldFrozen(container: ContainerIdentity): boolean {
   const record = readRuncRecord(container);
-  return record?.freezer !== undefined && isFrozen(record.freezer);
+  return record?.freezer !== undefined && isInitAlive(record) && isFrozen(record.freezer);
 }
 
 /** The caller was never answered, so it does not take the container for created: nothing of it may stay. */

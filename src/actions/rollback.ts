@@ -6,39 +6,59 @@ import { locateRootfs } from './rootfs-location.ts';
 import { resetRootfs } from './rootfs-reset.ts';
 import { saveRootfs } from './rootfs-save.ts';
 
+/** Half a rollback is worse than none: only one with this mark is ever used, and it is the last to be written. */
 const wholeMark = 'whole.json';
 
 /**
- * Where a new container's own changes are kept while an image is applied over them: in the bundle, for the little
+ * Where a new container's own changes may be kept while an image is applied over them: in the bundle, for the little
  * that a new overlay holds; beside a root file system that is no overlay, on whose disk there is room for it.
  */
-async function rollbackDirectory(
-  container: ContainerIdentity,
-): Promise<{ rootfs: string; directory: string }> {
-  const { rootfs } = readContainerConfig(container.bundle);
-  const { kind } = await locateRootfs(rootfs);
-  const directory =
-    kind === 'plain' ? `${rootfs}.tardis-rollback` : join(container.bundle, 'tardis-rollback');
-  return { rootfs, directory };
+function places({ bundle }: ContainerIdentity): { rootfs: string; inBundle: string; besideRootfs: string } {
+  const { rootfs } = readContainerConfig(bundle);
+  return { rootfs, inBundle: join(bundle, 'tardis-rollback'), besideRootfs: `${rootfs}.tardis-rollback` };
 }
 
-/** Saves what {@link rollBackRootfs} needs; nothing of the root file system is changed. May be run twice. */
+/** The directory of a rollback that was saved and not yet dropped, or undefined. */
+function pendingIn({ inBundle, besideRootfs }: ReturnType<typeof places>): string | undefined {
+  return [inBundle, besideRootfs].find((directory) => fs.existsSync(join(directory, wholeMark)));
+}
+
+/** Whether an image was applied, or half of one, by a wrapper that neither finished nor rolled back. */
+export const isRollbackPending = (container: ContainerIdentity): boolean =>
+  pendingIn(places(container)) !== undefined;
+
+/**
+ * Saves what {@link rollBackRootfs} needs; nothing of the root file system is changed. May be run twice: one that is
+ * pending stays, for it was saved before anything was applied.
+ */
 export async function saveRollback(container: ContainerIdentity): Promise<void> {
-  const { rootfs, directory } = await rollbackDirectory(container);
-  await fs.remove(directory);
-  await fs.mkdir(directory, { mode: 0o700 });
-  await saveRootfs(rootfs, directory);
-  // Half a rollback is worse than none: only a marked one is ever used.
-  fs.writeJsonSync(join(directory, wholeMark), { savedAt: new Date().toISOString() });
+  const found = places(container);
+  if (pendingIn(found)) return;
+  const { kind } = await locateRootfs(found.rootfs);
+  const directory = kind === 'plain' ? found.besideRootfs : found.inBundle;
+  try {
+    await fs.remove(directory);
+    await fs.mkdir(directory, { mode: 0o700 });
+    await saveRootfs(found.rootfs, directory);
+    fs.writeJsonSync(join(directory, wholeMark), { savedAt: new Date().toISOString() });
+  } catch (error) {
+    await fs.remove(directory);
+    throw error;
+  }
 }
 
 /** Makes the root file system what it was at {@link saveRollback}; where nothing was saved, nothing was changed. */
 export async function rollBackRootfs(container: ContainerIdentity): Promise<void> {
-  const { rootfs, directory } = await rollbackDirectory(container);
-  if (fs.existsSync(join(directory, wholeMark))) await resetRootfs(rootfs, directory);
+  const found = places(container);
+  const pending = pendingIn(found);
+  if (pending) await resetRootfs(found.rootfs, pending);
 }
 
+/** Removes a rollback that is not needed any more, its mark first: what is left of it then is never used. */
 export async function dropRollback(container: ContainerIdentity): Promise<void> {
-  const { directory } = await rollbackDirectory(container);
-  await fs.remove(directory);
+  const { inBundle, besideRootfs } = places(container);
+  for (const directory of [inBundle, besideRootfs]) {
+    await fs.remove(join(directory, wholeMark));
+    await fs.remove(directory);
+  }
 }

@@ -74,7 +74,8 @@ export async function runcForTardis(
     reject: false,
   });
   const words = typeof result.all === 'string' ? result.all.trim() : '';
-  if (result.exitCode === 0) return words;
+  // A warning among the errors must not spoil the answer.
+  if (result.exitCode === 0) return typeof result.stdout === 'string' ? result.stdout.trim() : '';
   const end = result.exitCode ?? result.signal ?? result.originalMessage;
   throw new Problem('runc', messageOf(words) || `runc ended with ${end}`);
 }

@@ -51,7 +51,7 @@ export function writeState(state: StateRecord): void {
   try {
     const fd = fs.openSync(draft, 'w', 0o600);
     try {
-      fs.writeSync(
+      fs.writeFileSync(
         fd,
         `${JSON.stringify({ ...state, history: state.history.slice(-historyLimit) }, null, 1)}\n`,
       );

@@ -77,7 +77,7 @@ async function checkFiles(directory: string, manifest: Manifest): Promise<void> 
   const expected = Object.keys(manifest.files).sort();
   const found = filesBelow(directory).filter((name) => name !== manifestName);
   const lost = expected.filter((name) => !found.includes(name));
-  const extra = found.filter((name) => !manifest.files[name]);
+  const extra = found.filter((name) => !Object.hasOwn(manifest.files, name));
   if (lost.length > 0)
     throw new Problem(
       'image-file-missing',

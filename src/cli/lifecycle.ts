@@ -1,11 +1,10 @@
-import { existsSync } from 'node:fs';
 import type { Snapshot } from 'xstate';
 import { createActor, waitFor } from 'xstate';
 import { enterIndex, leaveIndex } from '../actions/container-index.ts';
 import type { Host } from '../actions/host.ts';
 import { takeLock } from '../actions/lock.ts';
 import { Problem, reasonOf } from '../actions/problem.ts';
-import { recover } from '../actions/recover.ts';
+import { dropRollback, isRollbackPending, rollBackRootfs } from '../actions/rollback.ts';
 import { observeContainer } from '../actions/runc-state.ts';
 import { provideServices } from '../actions/services.ts';
 import {
@@ -43,7 +42,8 @@ export async function carryOut(
   let gone = false;
   try {
     const known = beginnings.has(event.type) ? undefined : readState(stateFileOf(container.bundle));
-    if (!known) await recoverPredecessor(host, container);
+    const refused = known ? undefined : await rollPredecessorBack(host, container);
+    if (refused) return refused;
     const { answer, state } = await live(host, known ?? container, known, event);
     if (state === 'alive.failed' && beginnings.has(event.type)) leaveIndex(host.config.runDir, container);
     gone = state === 'deleted';
@@ -54,24 +54,22 @@ export async function carryOut(
   }
 }
 
-/** A bundle in which a wrapper died before, and which is used again: its root file system is put right first. */
-async function recoverPredecessor(host: Host, { bundle }: ContainerIdentity): Promise<void> {
-  const path = stateFileOf(bundle);
-  if (!existsSync(path)) return;
-  let before: StateRecord;
+/**
+ * A bundle in which a restore was neither finished nor rolled back, and which is used again: its root file system is
+ * put right first. Nothing is started on half of one, neither by Tardis nor by runc.
+ *
+ * @returns the answer to the caller where that fails.
+ */
+async function rollPredecessorBack(host: Host, container: ContainerIdentity): Promise<Answer | undefined> {
+  if (!isRollbackPending(container)) return undefined;
+  host.log.warn('an earlier restore in this bundle was not finished: its root file system is put back first');
   try {
-    before = readState(path);
+    await rollBackRootfs(container);
+    await dropRollback(container);
+    return undefined;
   } catch (error) {
-    host.log.warn(
-      { reason: reasonOf(error) },
-      'the state of an earlier container in this bundle is not readable',
-    );
-    return;
+    return { status: 1, message: `the root file system could not be put back: ${reasonOf(error)}` };
   }
-  const interruption = interruptionIn(before.snapshot);
-  if (interruption?.state !== 'alive.restoring') return;
-  const { id, root, key, imageRoot } = before;
-  await recover(host, { container: { id, root, bundle, key, imageRoot }, interruption });
 }
 
 async function live(
@@ -108,10 +106,8 @@ async function live(
   if (!snapshot.can(event)) throw new Problem('refused', refusalOf(event, snapshot.value));
 
   // From here on a wrapper that dies is found out; what cannot be written down is not begun.
-  if (beginnings.has(event.type)) {
-    journal.write();
-    enterIndex(host.config.runDir, container);
-  }
+  journal.write();
+  if (beginnings.has(event.type)) enterIndex(host.config.runDir, container);
   const before = snapshot.context.failure;
   journal.expect(event.type);
   actor.send(event);

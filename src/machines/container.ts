@@ -132,6 +132,7 @@ export const containerMachine = setup({
     keepCommandWhilePaused: assign(({ event }) => ({ ...commandOf(event), wasPaused: true })),
     /** Answers with why an invoked service failed. */
     refuse: assign(({ event }) => answerFailure(failureOf((event as unknown as { error: unknown }).error))),
+    awaitStart: assign({ startsAtOnce: false }),
     keepImage: assign(({ event }) => {
       const output = outputOf<CheckpointOutput>(event);
       return output.outcome === 'failed' ? answerFailure(output.failure) : { image: output.image };
@@ -178,6 +179,8 @@ export const containerMachine = setup({
           { guard: 'isForeground', target: 'alive.running', actions: 'keepCommand' },
           { target: 'alive.creating', actions: 'keepCommand' },
         ],
+        // A wrapper that died before its first step leaves an entry of a container that never was.
+        DELETE: { target: 'deleting', actions: 'keepCommand' },
       },
     },
     alive: {
@@ -334,7 +337,10 @@ export const containerMachine = setup({
           always: { guard: 'startsAtOnce', target: 'releasing' },
           on: {
             START: { target: 'releasing', actions: 'keepCommand' },
-            OBSERVED: { guard: 'sawRunning', target: 'running' },
+            OBSERVED: [
+              { guard: 'sawRunning', target: 'running' },
+              { guard: 'sawStopped', target: 'stopped' },
+            ],
           },
         },
         releasing: {
@@ -342,7 +348,8 @@ export const containerMachine = setup({
             src: 'release',
             input: runcInput,
             onDone: 'running',
-            onError: { target: 'failed', actions: 'refuse' },
+            // Held still: another `start` may let it go.
+            onError: { target: 'restored', actions: ['refuse', 'awaitStart'] },
           },
         },
         rolledBack: {
@@ -370,7 +377,16 @@ export const containerMachine = setup({
             ],
           },
         },
-        failed: { tags: 'resting' },
+        failed: {
+          tags: 'resting',
+          // What failed may have been Tardis's own look at a container that is well.
+          on: {
+            OBSERVED: [
+              { guard: 'sawRunning', target: 'running' },
+              { guard: 'sawPaused', target: 'paused' },
+            ],
+          },
+        },
         lastKnown: { type: 'history', target: 'failed' },
       },
     },

@@ -13,7 +13,9 @@ const stopped = 3;
 const zombie = 6;
 /** A `core_entry` of x86-64 with its registers (2), and for a process its `task_core_entry` (3). */
 const core = (state: number): Buffer =>
-  criuImage(encode([1, 1], [2, encode([1, 0n])], [3, encode([1, state], [2, 0], [6, 'sleep'])], [4, encode([1, 0])]));
+  criuImage(
+    encode([1, 1], [2, encode([1, 0n])], [3, encode([1, state], [2, 0], [6, 'sleep'])], [4, encode([1, 0])]),
+  );
 const thread = criuImage(encode([1, 1], [4, encode([1, stopped])]));
 
 describe('tasksDumpedStopped', () => {
@@ -46,7 +48,10 @@ const remap = (original: number, link: number, type?: number): Buffer =>
 
 describe('unlinkedFilesIn', () => {
   it('should pair a file with the link that CRIU had made for it', () => {
-    write('files.img', criuImage(pipe(1), regular(2, '/data/läufe.db'), regular(3, '/data/link_remap.1'), pipe(4)));
+    write(
+      'files.img',
+      criuImage(pipe(1), regular(2, '/data/läufe.db'), regular(3, '/data/link_remap.1'), pipe(4)),
+    );
     write('remap-fpath.img', criuImage(remap(2, 3, 0)));
     expect(unlinkedFilesIn(image.path)).toEqual([{ name: '/data/läufe.db', remap: '/data/link_remap.1' }]);
   });
@@ -97,7 +102,7 @@ describe('a damaged CRIU image', () => {
           expect(file).toEqual({ name: expect.any(String), remap: expect.any(String) });
         }
       }),
-      { numRuns: 300 },
+      { numRuns: 100 },
     );
     expect(readdirSync(image.path).sort()).toEqual(['core-1.img', 'files.img', 'remap-fpath.img']);
   });

@@ -63,7 +63,10 @@ describe('lastCriuErrors', () => {
   });
 
   it.each([
-    ['a limit that CRIU only tried to raise', "Error (criu/rlimit.c:19): rlimit: Can't setup RLIMIT_NOFILE for self"],
+    [
+      'a limit that CRIU only tried to raise',
+      "Error (criu/rlimit.c:19): rlimit: Can't setup RLIMIT_NOFILE for self",
+    ],
     ['the end of a dump', 'Error (criu/cr-dump.c:2098): Dumping FAILED.'],
     ['the end of a restore', 'Error (criu/cr-restore.c:2536): Restoring FAILED.'],
     ['a warning', 'Warn  (criu/sk-unix.c:1333): Error (in words): none'],

@@ -15,7 +15,8 @@ const anyField: fc.Arbitrary<ToEncode> = fc.oneof(
 const readable = (fields: readonly ToEncode[]): Field[] =>
   fields.flatMap(([field, value, wireType]): Field[] => {
     if (wireType !== undefined) return [];
-    if (typeof value === 'bigint' || typeof value === 'number') return [{ number: field, varint: BigInt(value) }];
+    if (typeof value === 'bigint' || typeof value === 'number')
+      return [{ number: field, varint: BigInt(value) }];
     return [{ number: field, bytes: Buffer.from(value) }];
   });
 
@@ -57,7 +58,10 @@ describe('fieldsOf', () => {
   it('should never throw, and never read more than there is, whatever the bytes', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
-        const total = fieldsOf(Buffer.from(bytes)).reduce((sum, field) => sum + 1 + (field.bytes?.length ?? 0), 0);
+        const total = fieldsOf(Buffer.from(bytes)).reduce(
+          (sum, field) => sum + 1 + (field.bytes?.length ?? 0),
+          0,
+        );
         expect(total).toBeLessThanOrEqual(bytes.length);
       }),
       { numRuns: 1000 },
@@ -66,7 +70,10 @@ describe('fieldsOf', () => {
 
   it.each([
     ['a length beyond the end', Buffer.concat([encode([1, 7]), Buffer.from([0x12, 0x05, 0x61])])],
-    ['a length of 64 bits', Buffer.concat([encode([1, 7]), Buffer.from([0x12]), encodeVarint(2n ** 64n - 1n)])],
+    [
+      'a length of 64 bits',
+      Buffer.concat([encode([1, 7]), Buffer.from([0x12]), encodeVarint(2n ** 64n - 1n)]),
+    ],
     ['a varint without an end', Buffer.concat([encode([1, 7]), Buffer.alloc(30, 0xff)])],
     ['a group, which CRIU does not use', Buffer.concat([encode([1, 7]), Buffer.from([0x13, 0x08, 0x01])])],
   ])('should end its reading at %s', (_, message) => {

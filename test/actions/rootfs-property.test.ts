@@ -5,6 +5,7 @@ import {
   constants,
   lchownSync,
   linkSync,
+  lstatSync,
   lutimesSync,
   mkdirSync,
   openSync,
@@ -46,6 +47,11 @@ function put(file: string, text: string, flag: number): void {
   closeSync(fd);
 }
 
+/** Links files and symlinks only: of a fifo with two names tar makes two fifos. */
+function link(from: string, to: string): void {
+  if (!lstatSync(from).isFIFO()) linkSync(from, to);
+}
+
 const names = ['a', 'b', 'c', 'd', 'f'];
 const path = fc
   .array(fc.constantFrom(...names), { minLength: 1, maxLength: 3 })
@@ -66,7 +72,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     }),
   ),
   two.map(([from, to]) => shown('mv', [from, to], (root) => renameSync(`${root}/${from}`, `${root}/${to}`))),
-  two.map(([from, to]) => shown('ln', [from, to], (root) => linkSync(`${root}/${from}`, `${root}/${to}`))),
+  two.map(([from, to]) => shown('ln', [from, to], (root) => link(`${root}/${from}`, `${root}/${to}`))),
   two.map(([from, to]) => shown('ln -s', [from, to], (root) => symlinkSync(from, `${root}/${to}`))),
   fc
     .tuple(path, fc.integer({ min: 0, max: 0o7777 }))

@@ -1,5 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { installCopy, type LauncherBench, launcherBench } from '../support/launcher-bench.ts';
@@ -8,9 +7,9 @@ let installation: string;
 let bench: LauncherBench;
 
 beforeAll(() => {
-  installation = installCopy(mkdtempSync(join(tmpdir(), 'tardis-install-')));
+  installation = installCopy();
 });
-afterAll(() => rmSync(installation, { recursive: true, force: true }));
+afterAll(() => rmSync(installation, { recursive: true }));
 beforeEach(() => {
   bench = launcherBench(installation);
 });

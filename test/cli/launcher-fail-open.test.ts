@@ -1,6 +1,6 @@
 import {
+  existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -8,7 +8,6 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { installCopy, type LauncherBench, launcherBench } from '../support/launcher-bench.ts';
@@ -17,9 +16,9 @@ let installation: string;
 let bench: LauncherBench;
 
 beforeAll(() => {
-  installation = installCopy(mkdtempSync(join(tmpdir(), 'tardis-install-')));
+  installation = installCopy();
 });
-afterAll(() => rmSync(installation, { recursive: true, force: true }));
+afterAll(() => rmSync(installation, { recursive: true }));
 beforeEach(() => {
   bench = launcherBench(installation);
 });

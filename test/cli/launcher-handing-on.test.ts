@@ -1,16 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import {
-  chmodSync,
-  closeSync,
-  constants,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, closeSync, constants, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { installCopy, type LauncherBench, launcherBench } from '../support/launcher-bench.ts';
@@ -19,9 +9,9 @@ let installation: string;
 let bench: LauncherBench;
 
 beforeAll(() => {
-  installation = installCopy(mkdtempSync(join(tmpdir(), 'tardis-install-')));
+  installation = installCopy();
 });
-afterAll(() => rmSync(installation, { recursive: true, force: true }));
+afterAll(() => rmSync(installation, { recursive: true }));
 beforeEach(() => {
   bench = launcherBench(installation);
 });

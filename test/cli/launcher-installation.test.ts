@@ -2,14 +2,12 @@ import {
   chmodSync,
   cpSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   rmSync,
   symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { installCopy, type LauncherBench, launcherBench } from '../support/launcher-bench.ts';
@@ -18,9 +16,9 @@ let installation: string;
 let bench: LauncherBench;
 
 beforeAll(() => {
-  installation = installCopy(mkdtempSync(join(tmpdir(), 'tardis-install-')));
+  installation = installCopy();
 });
-afterAll(() => rmSync(installation, { recursive: true, force: true }));
+afterAll(() => rmSync(installation, { recursive: true }));
 beforeEach(() => {
   bench = launcherBench(installation);
 });
@@ -65,16 +63,15 @@ describe('an enabled create where the installation is broken', () => {
     },
   ];
 
-  it.each(damages)('should be done by the real runc alone when $title', async ({ damage }) => {
+  const check = async ({ damage }: { damage: (home: string, node: string) => void }) => {
     const home = join(bench.dir, 'installation');
     for (const part of ['bin', 'dist'])
       cpSync(join(installation, part), join(home, part), { recursive: true });
-    const [modules] = readdirSync(join(installation, 'node_modules')).filter((name) =>
-      name.startsWith('node-linux-'),
-    );
-    const inside = join('node_modules', modules as string, 'bin/node');
-    mkdirSync(join(home, inside, '..'), { recursive: true });
-    cpSync(join(installation, inside), join(home, inside), { dereference: true });
+    const packages = readdirSync(join(installation, 'node_modules'));
+    const name = packages.find((one) => one.startsWith('node-linux-')) as string;
+    const node = join('node_modules', name, 'bin/node');
+    mkdirSync(join(home, node, '..'), { recursive: true });
+    cpSync(join(installation, node), join(home, node), { dereference: true });
     const launcher = join(home, 'bin/tardis-runc');
 
     // Sound, it would have been Tardis's.
@@ -82,10 +79,16 @@ describe('an enabled create where the installation is broken', () => {
     expect(readdirSync(bench.enabled)).toContain('tardis.json');
     rmSync(join(bench.enabled, 'tardis.json'));
 
-    damage(home, join(home, inside));
+    damage(home, join(home, node));
     await expectRuncAlone(create(), bench.env, launcher);
     expect(readdirSync(bench.enabled)).toEqual(['config.json']);
-  });
+  };
+  const title = 'should be done by the real runc alone when $title';
+  it.each(damages)(title, check);
+  // The launcher has become Node by the time that Node turns out to be no program.
+  it.fails.each([
+    { title: 'Node is cut short', damage: (_: string, node: string) => truncateSync(node, 5_000_000) },
+  ])(title, check);
 
   it.fails('should leave nothing of the launcher to the real runc when the program is cut short', async () => {
     const home = join(bench.dir, 'installation');

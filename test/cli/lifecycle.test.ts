@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { indexEntryOf } from '../../src/actions/container-index.ts';
 import { takeLock } from '../../src/actions/lock.ts';
 import { Problem } from '../../src/actions/problem.ts';
+import { saveRollback } from '../../src/actions/rollback.ts';
 import { stateFileOf } from '../../src/actions/state-file.ts';
 import { carryOut } from '../../src/cli/lifecycle.ts';
 import type { ContainerEvent } from '../../src/machines/container.ts';
@@ -161,6 +162,18 @@ describe('a lifecycle command', () => {
       ['RESUME', 'alive.resuming', 'alive.running'],
     ]);
   });
+
+  it('should put the root file system right before a create where a wrapper died over a restore', async () => {
+    const file = join(fake.container.bundle, 'rootfs', 'file');
+    writeFileSync(file, "the image's own");
+    await ask('CREATE');
+    await saveRollback(fake.container);
+    fake.interrupt({ alive: 'restoring' });
+    writeFileSync(file, "the checkpointed job's");
+    expect(await ask('CREATE')).toEqual(ok);
+    expect(readFileSync(file, 'utf8')).toBe("the image's own");
+    expect(fake.saw().map(({ command }) => command)).toEqual(['create', 'create']);
+  });
 });
 
 describe('a checkpoint', () => {
@@ -208,6 +221,17 @@ describe('a checkpoint', () => {
       'delete',
     ]);
     expect(files()).toEqual(['1', 'current']);
+  });
+
+  it('should not be finished for a job that has run on since', async () => {
+    await checkpoint(false);
+    fake.dieAt('delete');
+    fake.thaw();
+    expect(await ask('PAUSE')).toEqual(ok);
+    expect(fake.saw().map(({ command }) => command)).toEqual([
+      ...['create', 'start', 'checkpoint', 'delete'],
+      'pause',
+    ]);
   });
 
   it('should be refused for a job that has ended by itself', async () => {

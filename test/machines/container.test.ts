@@ -107,6 +107,14 @@ describe('the container machine', () => {
     }
   });
 
+  it('should not create a container afresh on a root file system that could not be put back', () => {
+    for (const snapshot of at('alive.restoring')) {
+      const [after] = endOf(snapshot, 'done', { restore: [{ outcome: 'failed', failure }] });
+      expect(after && pathOf(after.value)).toBe('alive.failed');
+      expect(after?.context).toMatchObject({ failure, answer: { status: 1, message: failure.message } });
+    }
+  });
+
   it('should hold a restored container until its start, but not one that was to start at once', () => {
     for (const snapshot of at('alive.restoring')) {
       const [after] = endOf(snapshot, 'done', { restore: [{ outcome: 'restored' }] });

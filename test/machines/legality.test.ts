@@ -13,6 +13,7 @@ const legal: Readonly<Record<string, Partial<Record<EventName, string>>>> = {
     RUN: 'alive.creating.lookingForImage',
     'RUN foreground': 'alive.running',
     RESTORE: 'alive.adopting',
+    DELETE: 'deleting',
   },
   'alive.created': {
     START: 'alive.starting',
@@ -48,6 +49,8 @@ const legal: Readonly<Record<string, Partial<Record<EventName, string>>>> = {
     KILL: 'alive.restored',
     DELETE: 'deleting',
     'OBSERVED running': 'alive.running',
+    'OBSERVED stopped': 'alive.stopped',
+    'OBSERVED gone': 'alive.stopped',
   },
   'alive.stopped': {
     KILL: 'alive.stopped',
@@ -56,7 +59,12 @@ const legal: Readonly<Record<string, Partial<Record<EventName, string>>>> = {
     'OBSERVED paused': 'alive.paused',
   },
   'alive.checkpointed': { KILL: 'alive.checkpointed', DELETE: 'deleting' },
-  'alive.failed': { KILL: 'alive.failed', DELETE: 'deleting' },
+  'alive.failed': {
+    KILL: 'alive.failed',
+    DELETE: 'deleting',
+    'OBSERVED running': 'alive.running',
+    'OBSERVED paused': 'alive.paused',
+  },
   deleted: {},
 };
 

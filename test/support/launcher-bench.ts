@@ -62,14 +62,16 @@ export type LauncherBench = {
  * A copy of this checkout's programs, built from its sources: a test may damage it, and nobody else's build
  * replaces it under a test's feet.
  */
-export function installCopy(dir: string): string {
+export function installCopy(): string {
+  const dir = mkdtempSync(join(tmpdir(), 'tardis-install-'));
   for (const part of ['bin', 'src', 'scripts', 'package.json']) {
     cpSync(join(projectRoot, part), join(dir, part), { recursive: true });
   }
   symlinkSync(join(projectRoot, 'node_modules'), join(dir, 'node_modules'));
   const built = spawnSync(process.execPath, ['scripts/build.mjs'], { cwd: dir, encoding: 'utf8' });
-  if (built.status !== 0) throw new Error(`cannot build in ${dir}: ${built.stderr}`);
-  return dir;
+  if (built.status === 0) return dir;
+  rmSync(dir, { recursive: true });
+  throw new Error(`cannot build a copy of this checkout: ${built.stderr}`);
 }
 
 /** The environment with which `sh` and its tools work, and Tardis finds only what a test gave it. */

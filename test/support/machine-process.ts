@@ -13,7 +13,16 @@ import { restoreMachine } from '../../src/machines/restore.ts';
 import type { ImagePlace } from '../../src/machines/vocabulary.ts';
 import type { StateReader } from './machine-invariants.ts';
 import { container } from './machine-samples.ts';
-import { answerOf, apply, type Effect, observe, recover, services, type World } from './machine-world.ts';
+import {
+  answerOf,
+  apply,
+  type Effect,
+  observe,
+  putPredecessorRight,
+  recover,
+  services,
+  type World,
+} from './machine-world.ts';
 
 /** What befalls a process at one of its effects, counted from 0. */
 export interface Fate {
@@ -62,11 +71,10 @@ export class WrapperProcess {
 
   async #live(event: ContainerEvent): Promise<End> {
     const found = stateOf(this.#host);
-    const left = found && interruptionIn(found.snapshot);
     const known = beginnings.has(event.type) ? undefined : found;
     // A root file system that a restore died over is put right before the bundle is used again.
-    if (!known && left?.state === 'alive.restoring') await this.#putRight(left);
-    const interruption = known && left;
+    if (!known) for (const effect of putPredecessorRight(this.#host.world)) await this.#do(effect);
+    const interruption = known && interruptionIn(known.snapshot);
     const actor = createActor(this.#machine(), {
       input: {
         container,

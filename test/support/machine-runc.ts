@@ -126,6 +126,18 @@ export class FakeHost implements Disposable {
     copyFileSync(join(call, 'cgroup.freeze'), join(this.#home, 'freezer/cgroup.freeze'));
   }
 
+  /** Rewrites the state file as if a wrapper had died in a state. */
+  interrupt(value: object): void {
+    const { state } = this;
+    const snapshot = { ...state.snapshot, value };
+    writeFileSync(stateFileOf(this.container.bundle), JSON.stringify({ ...state, snapshot }));
+  }
+
+  /** Somebody lets the job run on. */
+  thaw(): void {
+    this.#write('freezer/cgroup.freeze', '0');
+  }
+
   #calls(): string[] {
     const calls = join(this.#home, 'calls');
     return readdirSync(calls)

