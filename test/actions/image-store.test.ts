@@ -105,7 +105,7 @@ describe('commit', () => {
     const image = await committed('new');
     expect(names()).toEqual(['1', '2', 'current']);
     expect(findCurrentImage(container())).toEqual(image);
-    expect([isCommitted(container(), before), isCommitted(container(), image)]).toEqual([false, true]);
+    expect([isCommitted(container(), before), isCommitted(container(), image)]).toEqual([true, true]);
   });
 
   it('should be the same when it is done twice', async () => {
@@ -125,6 +125,13 @@ describe('commit', () => {
     await commit(container(), image);
     expect(names()).toEqual(['1', '2', 'current']);
     expect(findCurrentImage(container())).toEqual(image);
+  });
+
+  // Two hosts may run the same job for a while: the undoing of this one's checkpoint then keeps its partial image.
+  it.fails('should not be told of an image that is partial still, whatever later one is current', async () => {
+    const image = openPartial(container());
+    await committed('of another host');
+    expect(isCommitted(container(), image)).toBe(false);
   });
 
   // On a network file system "not found" may also mean "not now" (existsSync is false for every error).
@@ -194,7 +201,14 @@ describe('dropUncommitted', () => {
     expect(findCurrentImage(container())).toEqual(image);
   });
 
-  it('should leave the image of a generation that begins with the same digit', async () => {
+  it('should never remove an image that was current until another host made a later one', async () => {
+    const image = await committed('old');
+    await committed('of another host');
+    dropUncommitted(container(), image);
+    expect(names()).toEqual(['1', '2', 'current']);
+  });
+
+  it('should leave the image of a generation that begins with the same digit', () => {
     leave('10/', '10.partial/', '1.failed.jsonl');
     dropUncommitted(container(), { generation: 1, directory: join(home(), '1') });
     expect(names()).toEqual(['1.failed.jsonl', '10', '10.partial']);

@@ -188,6 +188,7 @@ export const services: Readonly<Record<string, (input: unknown, world: World) =>
     }),
   ],
   saveRollback: () => [
+    effect('look for an earlier rollback', () => {}),
     effect('save the rollback', (world) => {
       world.rollback ??= world.rootfs;
     }),
