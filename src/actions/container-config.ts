@@ -1,29 +1,28 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { resolve, sep } from 'node:path';
+import { relative, resolve } from 'node:path';
 import { z } from 'zod';
 import type { HostConfig } from './host-config.ts';
 import { Problem, reasonOf } from './problem.ts';
 
 /**
  * What Tardis reads of an OCI `config.json` (runtime-spec, config.md). Everything else is runc's business and
- * passes unread.
+ * passes unread. A null is an empty one, as Go reads it.
  */
 const specSchema = z.object({
-  root: z.object({ path: z.string(), readonly: z.boolean().optional() }),
+  root: z.object({ path: z.string() }),
   process: z.object({
-    terminal: z.boolean().optional(),
-    args: z.array(z.string()).optional(),
-    cwd: z.string().optional(),
-    env: z.array(z.string()).optional(),
+    terminal: z.boolean().nullish(),
+    args: z.array(z.string()).nullish(),
+    cwd: z.string().nullish(),
+    env: z.array(z.string()).nullish(),
     user: z.unknown().optional(),
     capabilities: z.unknown().optional(),
-    noNewPrivileges: z.boolean().optional(),
   }),
   mounts: z.array(z.object({ destination: z.string(), type: z.string().optional() })).nullish(),
   linux: z
-    .object({ namespaces: z.array(z.object({ type: z.string(), path: z.string().optional() })).nullish() })
-    .optional(),
+    .object({ namespaces: z.array(z.object({ type: z.string(), path: z.string().nullish() })).nullish() })
+    .nullish(),
 });
 
 export interface ContainerConfig {
@@ -95,7 +94,17 @@ function environmentOf(entries: readonly string[]): Map<string, string> {
 
 /** A short name for everything in a shape: equal shapes have equal fingerprints. */
 export function fingerprintOf(shape: ContainerShape): string {
-  return createHash('sha256').update(JSON.stringify(shape)).digest('hex');
+  return createHash('sha256')
+    .update(JSON.stringify(inOrder(shape)))
+    .digest('hex');
+}
+
+/** The same value with the names of every object in order: two engines may write them in another one. */
+function inOrder(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(inOrder);
+  if (typeof value !== 'object' || value === null) return value;
+  const entries = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
+  return Object.fromEntries(entries.map(([name, inner]) => [name, inOrder(inner)]));
 }
 
 /** Whether the container asks for Tardis at all. */
@@ -134,9 +143,7 @@ export function settingsOf(
   const hostPath = env.get('TARDIS_CHECKPOINT_HOST_PATH');
   if (!hostPath) return { key: given, imageRoot: host.checkpointRoot };
   const imageRoot = resolve('/', hostPath);
-  const allowed = host.allowedRoots.some(
-    (root) => imageRoot === resolve(root) || imageRoot.startsWith(resolve(root) + sep),
-  );
+  const allowed = host.allowedRoots.some((root) => !/^\.\.(\/|$)/.test(relative(resolve(root), imageRoot)));
   if (!hostPath.startsWith('/') || !allowed) {
     throw new Problem(
       'checkpoint-path',

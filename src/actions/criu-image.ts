@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import fs from 'fs-extra';
+import { Problem } from './problem.ts';
 import { type Field, fieldsOf } from './protobuf.ts';
 
 /*
@@ -8,10 +9,14 @@ import { type Field, fieldsOf } from './protobuf.ts';
  */
 const magicBytes = 8;
 
+/** @throws Problem `criu-image` where the last entry is torn. */
 function* entriesOf(path: string): Generator<Field[]> {
   const image = fs.readFileSync(path);
-  for (let at = magicBytes; at + 4 <= image.length; ) {
-    const length = image.readUInt32LE(at);
+  for (let at = magicBytes; at < image.length; ) {
+    const length = at + 4 <= image.length ? image.readUInt32LE(at) : Number.POSITIVE_INFINITY;
+    if (at + 4 + length > image.length) {
+      throw new Problem('criu-image', `${path} ends in the middle of an entry: CRIU did not write it whole`);
+    }
     yield fieldsOf(image.subarray(at + 4, at + 4 + length));
     at += 4 + length;
   }

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { join, relative } from 'node:path';
+import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import fs from 'fs-extra';
 
@@ -9,14 +9,30 @@ export interface FileDigest {
   readonly sha256: string;
 }
 
-/** The regular files below a directory, by their path in it, in a fixed order. */
-export function filesBelow(directory: string): string[] {
-  return fs
-    .readdirSync(directory, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => relative(directory, join(entry.parentPath, entry.name)))
-    .sort();
+/** What is below a directory, by its path in it, in a fixed order; no link is followed. */
+export interface Listing {
+  /** Regular files. */
+  readonly files: readonly string[];
+  /** Links, sockets, devices, and whatever else is no directory. */
+  readonly others: readonly string[];
 }
+
+export function listBelow(directory: string): Listing {
+  const files: string[] = [];
+  const others: string[] = [];
+  const walk = (below: string): void => {
+    for (const entry of fs.readdirSync(join(directory, below), { withFileTypes: true })) {
+      const name = join(below, entry.name);
+      if (entry.isDirectory()) walk(name);
+      else (entry.isFile() ? files : others).push(name);
+    }
+  };
+  walk('');
+  return { files: files.sort(), others: others.sort() };
+}
+
+/** The regular files below a directory, see {@link listBelow}. */
+export const filesBelow = (directory: string): string[] => [...listBelow(directory).files];
 
 /** Reads a file once for its size in bytes and its SHA-256 in hexadecimal. */
 export async function digestOf(path: string): Promise<FileDigest> {

@@ -67,7 +67,8 @@ export function loadHostConfig(env: NodeJS.ProcessEnv = process.env): LoadedHost
 /** The settings of a host whose file cannot be used; only its log and its directories are ever looked at. */
 export function defaultConfig(env: NodeJS.ProcessEnv): HostConfig {
   const { logFile, runDir } = settingsFromEnvironment(env);
-  const { allowedRoots, ...config } = hostConfigSchema.parse({ logFile, runDir });
+  const given = hostConfigSchema.safeParse({ logFile, runDir });
+  const { allowedRoots, ...config } = given.success ? given.data : hostConfigSchema.parse({});
   return { ...config, allowedRoots: allowedRoots ?? [config.checkpointRoot] };
 }
 

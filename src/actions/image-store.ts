@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import fs from 'fs-extra';
 import type { ContainerIdentity, ImagePlace } from '../machines/vocabulary.ts';
+import { Problem } from './problem.ts';
 
 /**
  * `<imageRoot>/<key>/<generation>/`, with `current` naming the newest whole one. An image is built in
@@ -44,22 +45,33 @@ export function findCurrentImage(
   return { generation, directory: join(home, target) };
 }
 
+/** The generation that `current` names; 0 where there is none. */
+function currentGeneration(container: Pick<ContainerIdentity, 'imageRoot' | 'key'>): number {
+  return findCurrentImage(container)?.generation ?? 0;
+}
+
 /** Whether `current` names this image, or a later one that another host has made since. */
 export function isCommitted(container: ContainerIdentity, image: ImagePlace): boolean {
-  try {
-    return Number(fs.readlinkSync(join(keyDirectory(container), 'current'))) >= image.generation;
-  } catch {
-    return false;
-  }
+  return currentGeneration(container) >= image.generation && fs.existsSync(image.directory);
 }
 
 /**
  * Makes a finished partial image durable and current: everything it holds is on the disk before it gets its name,
  * and its name before `current` tells it. May be run twice.
+ *
+ * @throws Problem `image-superseded` where a later generation is current; the file system's own error.
  */
 export async function commit(container: ContainerIdentity, image: ImagePlace): Promise<void> {
   const home = keyDirectory(container);
-  if (fs.existsSync(partialOf(image))) {
+  const current = currentGeneration(container);
+  if (current > image.generation) {
+    throw new Problem(
+      'image-superseded',
+      `generation ${current} of ${container.key} has been committed meanwhile, by another container of this key; ` +
+        `expected none after ${image.generation}; let only one container of a key run at a time`,
+    );
+  }
+  if (!fs.existsSync(image.directory)) {
     // One syncfs for all files (coreutils `sync --file-system`): an fsync for each takes ten times as long.
     await execa('sync', ['--file-system', partialOf(image)]);
     fs.renameSync(partialOf(image), image.directory);

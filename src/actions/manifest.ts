@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import fs from 'fs-extra';
 import { z } from 'zod';
@@ -55,19 +56,29 @@ export type Manifest = z.infer<typeof manifestSchema>;
 
 export const manifestName = 'tardis.json';
 
+/** The manifest's own digest, over everything else that it says. */
+const digestOf = (manifest: object): string =>
+  createHash('sha256').update(JSON.stringify(manifest)).digest('hex');
+
 export function writeManifest(directory: string, manifest: Manifest): void {
-  fs.writeFileSync(join(directory, manifestName), `${JSON.stringify(manifest, null, 1)}\n`, { mode: 0o600 });
+  const text = JSON.stringify({ ...manifest, sha256: digestOf(manifest) }, null, 1);
+  fs.writeFileSync(join(directory, manifestName), `${text}\n`, { mode: 0o600 });
 }
 
 /**
  * Reads an image's manifest.
  *
- * @throws Problem `image-manifest` where it is missing, torn, or of another schema.
+ * @throws Problem `image-manifest` where it is missing, torn, changed, or of another schema.
  */
 export function readManifest(directory: string): Manifest {
   const path = join(directory, manifestName);
   try {
-    return manifestSchema.parse(JSON.parse(fs.readFileSync(path, 'utf8')));
+    const said: unknown = JSON.parse(fs.readFileSync(path, 'utf8'));
+    const manifest = manifestSchema.parse(said);
+    const { sha256, ...rest } = said as Manifest & { sha256?: string };
+    const found = digestOf(rest);
+    if (found !== sha256) throw new Error(`its own SHA-256 is ${found}, it says ${sha256}`);
+    return manifest;
   } catch (error) {
     const why = error instanceof z.ZodError ? z.prettifyError(error) : reasonOf(error);
     throw new Problem(

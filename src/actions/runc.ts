@@ -19,7 +19,8 @@ export class RuncFailure extends Problem {
  */
 function commandOf(host: Host, argv: readonly string[]): [string, string[]] {
   if (host.openFilesLimit === undefined) return [host.realRunc, [...argv]];
-  const script = 'ulimit -Sn "$0" && exec "$@"';
+  // Where it cannot be set again, runc runs all the same.
+  const script = 'ulimit -Sn "$0" 2>/dev/null; exec "$@"';
   return ['/bin/sh', ['-c', script, host.openFilesLimit, host.realRunc, ...argv]];
 }
 
@@ -83,13 +84,15 @@ export async function runcForTardis(
 /** The readable part of runc's error output, text or JSON: `level=error msg="..."`. */
 export function messageOf(words: string): string {
   const messages = words.split('\n').flatMap((line) => {
-    const quoted = /\bmsg=("(?:[^"\\]|\\.)*")/.exec(line)?.[1];
     try {
-      if (quoted) return [JSON.parse(quoted) as string];
       if (line.startsWith('{')) return [(JSON.parse(line) as { msg?: string }).msg ?? ''];
+      const quoted = /\bmsg=("(?:[^"\\]|\\.)*")/.exec(line)?.[1];
+      if (quoted) return [JSON.parse(quoted) as string];
     } catch {
       // Not runc's form after all: shown as it is.
     }
+    const word = /\blevel=\w+ msg=([^"\s]+)/.exec(line)?.[1];
+    if (word) return [word];
     return [line];
   });
   return messages.filter(Boolean).at(-1) ?? '';

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import fs from 'fs-extra';
 import { type ContainerShape, fingerprintOf } from './container-config.ts';
-import { digestsOf, filesBelow } from './file-digests.ts';
+import { digestsOf, listBelow } from './file-digests.ts';
 import { type HostFacts, isAtLeast } from './host-facts.ts';
 import { type Manifest, manifestName, readManifest } from './manifest.ts';
 import { Problem } from './problem.ts';
@@ -75,9 +75,10 @@ function checkShape({ container }: Manifest, shape: ContainerShape): void {
 
 async function checkFiles(directory: string, manifest: Manifest): Promise<void> {
   const expected = Object.keys(manifest.files).sort();
-  const found = filesBelow(directory).filter((name) => name !== manifestName);
+  const { files, others } = listBelow(directory);
+  const found = files.filter((name) => name !== manifestName);
   const lost = expected.filter((name) => !found.includes(name));
-  const extra = found.filter((name) => !Object.hasOwn(manifest.files, name));
+  const extra = [...found.filter((name) => !Object.hasOwn(manifest.files, name)), ...others];
   if (lost.length > 0)
     throw new Problem(
       'image-file-missing',

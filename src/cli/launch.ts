@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import type { Host } from '../actions/host.ts';
 import { defaultConfig, type HostConfig, loadHostConfig } from '../actions/host-config.ts';
 import { openLog } from '../actions/log.ts';
@@ -58,9 +59,23 @@ export function becomeRunc({ realRunc, openFilesLimit, env }: Launch, argv: read
   const [file, args] =
     openFilesLimit === undefined
       ? [realRunc, [realRunc, ...argv]]
-      : ['/bin/sh', ['/bin/sh', '-c', 'ulimit -Sn "$0" && exec "$@"', openFilesLimit, realRunc, ...argv]];
+      : [
+          '/bin/sh',
+          ['/bin/sh', '-c', 'ulimit -Sn "$0" 2>/dev/null; exec "$@"', openFilesLimit, realRunc, ...argv],
+        ];
+  letStreamsBlock();
   const execve = process.execve;
   if (!execve) throw new Error('this Node has no process.execve; expected Node 24');
   const environment = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined));
   return execve.call(process, file, args, environment as Record<string, string>);
+}
+
+/**
+ * Node opens the standard streams as soon as some module looks at one (importing `node:util` is enough), and a pipe
+ * that it opens becomes non-blocking for everyone who shares it: the job that is to have it would see EAGAIN. libuv
+ * makes the streams blocking again in every child that inherits them (uv__process_child_init); so a child that does
+ * nothing mends them.
+ */
+function letStreamsBlock(): void {
+  spawnSync('/bin/true', { stdio: 'inherit' });
 }

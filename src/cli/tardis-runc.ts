@@ -4,7 +4,7 @@ import { isEnabled, readContainerConfig, settingsOf } from '../actions/container
 import { bundleFromIndex } from '../actions/container-index.ts';
 import type { HostConfig } from '../actions/host-config.ts';
 import { appendToRuncLog } from '../actions/log.ts';
-import { reasonOf } from '../actions/problem.ts';
+import { Problem, reasonOf } from '../actions/problem.ts';
 import { readState, stateFileOf } from '../actions/state-file.ts';
 import type { Answer, ContainerIdentity } from '../machines/vocabulary.ts';
 import { becomeRunc, openHost, readLaunch, readSettings } from './launch.ts';
@@ -44,6 +44,11 @@ export async function main(argv: readonly string[]): Promise<void> {
     );
   } catch (error) {
     if (plan.handsOver) becomeRunc(launch, argv);
+    // Such as the `resume` that the shim sends after every checkpoint: runc has the word, and the words.
+    if (isRefusal(error) && plan.event.type !== 'CHECKPOINT') {
+      host.log.info(`${error.message}; the real runc answers`);
+      becomeRunc(launch, argv);
+    }
     if (plan.event.type !== 'CHECKPOINT') passOn(reasonOf(error));
     // A bare dump would end the job without an image that outlives the host: it runs on instead.
     answer = { status: 1, message: reasonOf(error) };
@@ -53,6 +58,8 @@ export async function main(argv: readonly string[]): Promise<void> {
   speak(plan, answer);
   process.exit(answer.status);
 }
+
+const isRefusal = (error: unknown): error is Problem => error instanceof Problem && error.code === 'refused';
 
 type Attempt<Value> =
   | { readonly ok: true; readonly value: Value }

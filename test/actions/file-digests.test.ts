@@ -72,7 +72,7 @@ describe('filesBelow', () => {
   });
 
   // Node's recursive readdir follows them; two that name their own directory make a listing without an end.
-  it.fails('should not follow symlinks to directories', () => {
+  it('should not follow symlinks to directories', () => {
     write('image/file', '');
     symlinkSync('.', scratch.at('image/loop'));
     expect(filesBelow(scratch.at('image'))).toEqual(['file']);

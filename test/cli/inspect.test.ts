@@ -254,7 +254,7 @@ describe('tardis inspect: the state', () => {
       { event: 'DELETE', to: ['deleting'] },
     ]);
     makeContainer({ state: 'alive.failed' });
-    expect(text('job-1')).toContain('\nNext       kill, delete\n');
+    expect(text('job-1')).toContain('\nNext       kill, delete; or runc reports it running or paused\n');
     makeContainer({ state: 'deleted' });
     expect(text('job-1')).toContain('\nNext       nothing\n');
   });

@@ -228,7 +228,6 @@ describe('an enabled create where Tardis cannot write', () => {
 
 describe('a lifecycle command where the state file is broken', () => {
   const damages: [string, (file: string) => void, RegExp][] = [
-    ['missing', (file) => rmSync(file), /cannot read .*tardis\.json: ENOENT/],
     ['empty', (file) => truncateSync(file), /not a state file of this Tardis/],
     ['cut short', (file) => truncateSync(file, 100), /not a state file of this Tardis/],
     ['of another machine', (file) => edit(file, { machineVersion: 99 }), /machineVersion/],
@@ -246,5 +245,13 @@ describe('a lifecycle command where the state file is broken', () => {
       await expectRuncAlone(line);
       expectOneWarning(reason);
     }
+  });
+
+  it('should be done by the real runc alone, with a word in the log, where there is no state file', async () => {
+    expect((await bench.call(create())).status).toBe(0);
+    rmSync(join(bench.enabled, 'tardis.json'));
+    for (const command of ['start', 'kill', 'pause', 'delete']) await expectRuncAlone(lineFor(command));
+    expect(readFileSync(bench.logFile, 'utf8')).toMatch(/tardis\.json: ENOENT/);
+    expect(readdirSync(bench.enabled)).toEqual(['config.json']);
   });
 });
