@@ -19,13 +19,19 @@ const optionsFor = {
     // Every task waits in state T; Tardis freezes the cgroup before it continues them.
     'leave-stopped',
   ],
+  /** A restore by the caller, from an image that the caller names. */
+  adopt: [],
 } as const;
 
 /**
  * Connections cannot follow a job to another host: unless the caller asks for them, both ends see them closed. Those
  * that its server has not accepted yet go the same way; without `skip-in-flight` a single one fails the dump.
  */
-const closeConnections = { dump: ['tcp-close', 'skip-in-flight'], restore: ['tcp-close'] } as const;
+const closeConnections = {
+  dump: ['tcp-close', 'skip-in-flight'],
+  restore: ['tcp-close'],
+  adopt: ['tcp-close'],
+} as const;
 
 /**
  * Writes CRIU's options for one purpose and returns the HOME under which CRIU finds them.
@@ -36,7 +42,7 @@ const closeConnections = { dump: ['tcp-close', 'skip-in-flight'], restore: ['tcp
  */
 export function writeCriuOptions(
   bundle: string,
-  purpose: 'dump' | 'restore',
+  purpose: keyof typeof optionsFor,
   keepsConnections: boolean,
   more: readonly string[] = [],
 ): string {

@@ -4,13 +4,14 @@ import type { CheckpointStep } from '../machines/checkpoint.ts';
 import { tasksDumpedStopped } from './criu-image.ts';
 import { lastCriuErrors } from './criu-log.ts';
 import { writeCriuOptions } from './criu-options.ts';
-import { freezerOf, isFrozen } from './freezer.ts';
+import { freezerOf, isFrozen, processesIn } from './freezer.ts';
 import type { Host } from './host.ts';
 import { partialOf } from './image-store.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { runcForTardis } from './runc.ts';
 import { readRuncRecord } from './runc-state.ts';
 import { pidInContainer, signalTask, stoppedTasksIn } from './stopped-tasks.ts';
+import { hasTcpConnections } from './tcp-connections.ts';
 
 /** CRIU's own reports, which checkpointctl's users look for at the top of an image. */
 const reports = ['dump.log', 'stats-dump'];
@@ -45,9 +46,15 @@ export async function dumpMemory(
   fs.emptyDirSync(join(partial, 'checkpoint'));
   fs.emptyDirSync(work);
   const flags = dumpFlags(request.flags);
-  const HOME = writeCriuOptions(container.bundle, 'dump', flags.includes('--tcp-established'));
-  const log = join(partial, 'runc.log');
   const freezer = freezerOf(readRuncRecord(container));
+  const keepsConnections = flags.includes('--tcp-established');
+  // An image that was dumped with `tcp-close` asks for it again at its restore, and runc has no flag for it: where
+  // there is nothing to close, the caller's own restore shall not be refused. New clients may still come.
+  const hasNone = !keepsConnections && !hasTcpConnections(processesIn(freezer.directory));
+  const HOME = hasNone
+    ? writeCriuOptions(container.bundle, 'dump', true, ['skip-in-flight'])
+    : writeCriuOptions(container.bundle, 'dump', keepsConnections);
+  const log = join(partial, 'runc.log');
   const stopped = freezer.version === 1 ? stoppedTasksIn(freezer.directory) : [];
   fs.writeJsonSync(join(partial, stoppedName), stopped.map(pidInContainer), { mode: 0o600 });
   for (const pid of stopped) signalTask(pid, 'SIGCONT');

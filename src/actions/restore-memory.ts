@@ -7,7 +7,7 @@ import type { Host } from './host.ts';
 import { readManifest } from './manifest.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { runcForTardis } from './runc.ts';
-import { isUnified, unifiedCgroupOf } from './unified-cgroup.ts';
+import { cgroupRootOptions } from './unified-cgroup.ts';
 
 /**
  * Restores the image's memory as this container, every task stopped.
@@ -24,7 +24,12 @@ export async function restoreMemory(host: Host, { container, image, call }: Rest
   const log = join(work, 'runc.log');
   await fs.emptyDir(work);
   const keepsConnections = dump.flags.includes('--tcp-established');
-  const HOME = writeCriuOptions(container.bundle, 'restore', keepsConnections, cgroupRoot(container, call));
+  const HOME = writeCriuOptions(
+    container.bundle,
+    'restore',
+    keepsConnections,
+    cgroupRootOptions(container, call),
+  );
   try {
     await runcForTardis(
       host,
@@ -43,18 +48,6 @@ export async function restoreMemory(host: Host, { container, image, call }: Rest
     const words = lastCriuErrors(join(work, 'restore.log')) ?? lastLogMessage(log) ?? reasonOf(error);
     throw new Problem('restore', `CRIU could not restore the image: ${words}`, { cause: error });
   }
-}
-
-/**
- * CRIU restores tasks into the cgroup they were dumped in, unless it is told another. For v1 runc tells it, for v2
- * it does not (libcontainer/criu_linux.go, criuApplyCgroups): the job would run in the old container's cgroup,
- * without this one's limits, and out of reach of its freezer. The empty controller is v2.
- */
-function cgroupRoot({ id, bundle }: RestoreInput['container'], call: RestoreInput['call']): string[] {
-  if (!isUnified()) return [];
-  const { linux } = fs.readJsonSync(join(bundle, 'config.json')) as { linux?: { cgroupsPath?: string } };
-  const systemd = call.globals.some((word) => /^--?systemd-cgroup(=true)?$/.test(word));
-  return [`cgroup-root :${unifiedCgroupOf({ id, cgroupsPath: linux?.cgroupsPath, systemd })}`];
 }
 
 function lastLogMessage(log: string): string | undefined {

@@ -17,6 +17,7 @@ import { judgeImage } from './judge-image.ts';
 import { keepUnlinked } from './keep-unlinked.ts';
 import { recover } from './recover.ts';
 import { releaseHeld } from './release-held.ts';
+import { restoreGiven } from './restore-given.ts';
 import { restoreMemory } from './restore-memory.ts';
 import { dropRollback, rollBackRootfs, saveRollback } from './rollback.ts';
 import { resetRootfs } from './rootfs-reset.ts';
@@ -46,7 +47,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
       start: asCaller,
       pause: asCaller,
       resume: asCaller,
-      restoreGiven: asCaller,
+      restoreGiven: service((step: RuncStep) => restoreGiven(host, step)),
       delete: service((step) => deleteContainer(host, step)),
       release: service(({ container }) => releaseHeld(host, container)),
       recover: service((input) => recover(host, input)),

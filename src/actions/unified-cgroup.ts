@@ -1,5 +1,6 @@
 import { readFileSync, statfsSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
+import type { ContainerIdentity, RuncCall } from '../machines/vocabulary.ts';
 
 /** CGROUP2_SUPER_MAGIC (statfs(2)): as runc tells a host with cgroup v2 alone from all others. */
 const cgroup2Magic = 0x63677270;
@@ -39,6 +40,20 @@ export function unifiedCgroupOf(
   if (cgroupsPath?.startsWith('/')) return normalize(cgroupsPath);
   const own = /^0::(.*)$/m.exec(ownCgroup)?.[1] ?? '/';
   return join(dirname(own), join('/', cgroupsPath || id));
+}
+
+/**
+ * CRIU restores tasks into the cgroup they were dumped in, unless it is told another. For v1 runc tells it, for v2
+ * it does not (libcontainer/criu_linux.go, criuApplyCgroups): the job would run in the old container's cgroup,
+ * without this one's limits, and out of reach of its freezer. The empty controller is v2.
+ */
+export function cgroupRootOptions({ id, bundle }: ContainerIdentity, call: RuncCall): string[] {
+  if (!isUnified()) return [];
+  const { linux } = JSON.parse(readFileSync(join(bundle, 'config.json'), 'utf8')) as {
+    linux?: { cgroupsPath?: string };
+  };
+  const systemd = call.globals.some((word) => /^--?systemd-cgroup(=true)?$/.test(word));
+  return [`cgroup-root :${unifiedCgroupOf({ id, cgroupsPath: linux?.cgroupsPath, systemd })}`];
 }
 
 /** `a-b.slice` is in `a.slice` (systemd.slice(5)); `-.slice` is the top. */

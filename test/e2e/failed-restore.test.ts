@@ -19,6 +19,7 @@ import {
   onTestFinished,
   test,
 } from 'vitest';
+import { readManifest, writeManifest } from '../../src/actions/manifest.ts';
 import type { Container } from '../support/engine.ts';
 import { ctrEngine } from '../support/engine-ctr.ts';
 import { type FailingCriu, installFailingCriu } from '../support/failing-criu.ts';
@@ -211,8 +212,13 @@ describe.skipIf(requireRealStack().skip)('a restore that fails', () => {
     },
     {
       title: 'the manifest of another job',
-      damage: (image) => edit(join(image, 'tardis.json'), { key: 'another' }),
+      damage: (image) => writeManifest(image, { ...readManifest(image), key: 'another' }),
       reason: /the image is of the job another, expected job/,
+    },
+    {
+      title: 'a manifest that was changed',
+      damage: (image) => edit(join(image, 'tardis.json'), { key: 'another' }),
+      reason: /tardis\.json is not a manifest of this Tardis .*its own SHA-256/,
     },
     {
       title: 'the manifest of a later Tardis',

@@ -14,6 +14,9 @@ export type BundleSpec = {
   terminal?: boolean;
 };
 
+/** Where a command runs, which program does it (default: the runtime under test), and more of an environment. */
+export type BeginOptions = { cwd?: string; program?: string; env?: Record<string, string> };
+
 /** A call that may outlast itself: the container it has begun writes on into the same pipes. */
 export type Call = {
   /** What the runtime and its container have written so far. */
@@ -28,12 +31,14 @@ export type Call = {
 export type DirectRunc = {
   /** runc's `--root`. */
   root: string;
+  /** The directory that has the bundles. */
+  bundles: string;
   /** Makes a bundle around a fresh plain directory with busybox; returns its path. The container's cgroup bears its name. */
   bundle(name: string, spec: BundleSpec): Promise<string>;
   /** Runs a command to its end. */
   run(words: string[], options?: RunOptions & { program?: string }): Promise<Ran>;
   /** Runs a command whose standard streams become the container's: a `create`, `run`, or `restore`. */
-  begin(words: string[], options?: { cwd?: string; program?: string }): Call;
+  begin(words: string[], options?: BeginOptions): Call;
   /** What runc says of a container. */
   state(id: string): Promise<{ status: string; pid: number }>;
 };
@@ -55,6 +60,7 @@ export async function directRunc(stack: Stack, enter: string[] = []): Promise<Di
 
   return {
     root,
+    bundles: home,
     async bundle(name, { args, env = {}, terminal = false }) {
       const bundle = join(home, name);
       const rootfs = join(bundle, 'rootfs');
@@ -71,7 +77,7 @@ export async function directRunc(stack: Stack, enter: string[] = []): Promise<Di
       return bundle;
     },
     run: runDirect,
-    begin(words, { cwd = home, program } = {}) {
+    begin(words, { cwd = home, program, env = {} } = {}) {
       const place = mkdtempSync(join(home, 'call-'));
       const [log, status, input] = ['log', 'status', 'input'].map((name) => join(place, name)) as [
         string,
@@ -83,7 +89,7 @@ export async function directRunc(stack: Stack, enter: string[] = []): Promise<Di
       // Pipes of a shell's: Node's own would be sockets, which CRIU cannot dump.
       const script = `input=$1 status=$2 log=$3; shift 3
         tail -f "$input" | { "$@"; echo $? >"$status.new"; mv "$status.new" "$status"; } 2>&1 | cat >>"$log"`;
-      const options = { cwd, env: stack.env, stdio: 'ignore', detached: true } as const;
+      const options = { cwd, env: { ...stack.env, ...env }, stdio: 'ignore', detached: true } as const;
       spawn('sh', ['-c', script, 'sh', input, status, log, ...command(words, program)], options).unref();
       const output = () => readFileSync(log, 'utf8');
       return {
