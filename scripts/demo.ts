@@ -31,7 +31,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 }
 
 step('starting a private containerd');
-const stack = await startStack();
+const stack = await startStack({ rootJobsOnly: true });
 let failed = false;
 try {
   show(`in ${stack.dir}, with bin/tardis-runc as its runtime`);

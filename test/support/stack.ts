@@ -19,6 +19,8 @@ export type StackOptions = {
   env?: Record<string, string>;
   /** Keys of the host config (tardis.json) to add or replace; undefined leaves one out. */
   config?: Record<string, unknown>;
+  /** Only jobs of root are run: CRIU needs no help then, even on a machine whose root lacks CAP_SYS_RESOURCE. */
+  rootJobsOnly?: boolean;
   /** Directories of the stack to keep on a tmpfs of a given size, e.g. `{ checkpoints: '16m' }` for a full disk. */
   tmpfs?: Record<string, string>;
 };
@@ -86,9 +88,12 @@ async function furnish(dir: string, options: StackOptions, dismiss: () => Promis
 
   // Only what a daemon would have: this process carries vitest's and npm's variables too.
   const env: Record<string, string> = {
-    PATH: [places.binDir, ...(options.pathPrefix ?? []), ...(await criuForSandbox()), hostPath()].join(
-      delimiter,
-    ),
+    PATH: [
+      places.binDir,
+      ...(options.pathPrefix ?? []),
+      ...(options.rootJobsOnly ? [] : await criuForSandbox()),
+      hostPath(),
+    ].join(delimiter),
     HOME: join(dir, 'home'),
     DOCKER_CONFIG: join(dir, 'home'),
     TARDIS_CONFIG: places.configFile,
