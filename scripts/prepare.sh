@@ -11,7 +11,8 @@ say() { printf '%s\n' "==> $*"; }
 # npm writes this file last: where it is older than the lock file, an install is missing or was cut short.
 if [ ! node_modules/.package-lock.json -nt package-lock.json ]; then
   say "installing the npm packages"
-  npm ci --no-audit --no-fund --loglevel=error
+  # Not `npm ci`: it refuses a registry that lacks a package for some platform that is not this one.
+  npm install --no-save --no-audit --no-fund --loglevel=error
   touch node_modules/.package-lock.json
 fi
 
