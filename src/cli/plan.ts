@@ -45,13 +45,11 @@ export function planFor(command: RuncCommand, cwd: string): Plan | undefined {
       const detach = flagSet(command, 'detach');
       return { ...plan, bundle, event: { type: 'RUN', call, detach }, handsOver: !detach };
     }
-    case 'restore':
-      return {
-        ...plan,
-        bundle,
-        event: { type: 'RESTORE', call: withFileLocks(command, call) },
-        handsOver: !flagSet(command, 'detach'),
-      };
+    case 'restore': {
+      const detach = flagSet(command, 'detach');
+      const event = { type: 'RESTORE', call: withFileLocks(command, call), detach } as const;
+      return { ...plan, bundle, event, handsOver: !detach };
+    }
     case 'checkpoint':
       return partialDumps.some((name) => command.flags.some((flag) => flag.name === name))
         ? undefined

@@ -43,7 +43,7 @@ export async function main(argv: readonly string[]): Promise<void> {
       plan.handsOver ? 0 : host.config.lockTimeoutSeconds,
     );
   } catch (error) {
-    if (plan.handsOver) becomeRunc(launch, argv);
+    if (plan.handsOver) becomeRunc(launch, argvOf(plan));
     // Such as the `resume` that the shim sends after every checkpoint: runc has the word, and the words.
     if (isRefusal(error) && plan.event.type !== 'CHECKPOINT') {
       host.log.info(`${error.message}; the real runc answers`);
@@ -54,7 +54,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     answer = { status: 1, message: reasonOf(error) };
     host.log.warn({ reason: answer.message }, 'the checkpoint was refused');
   }
-  if (plan.handsOver) becomeRunc(launch, argv);
+  if (plan.handsOver) becomeRunc(launch, argvOf(plan));
   speak(plan, answer);
   process.exit(answer.status);
 }
@@ -89,6 +89,9 @@ function identify(config: HostConfig, { id, root, bundle }: Plan): ContainerIden
   const { env } = readContainerConfig(bundle);
   return isEnabled(env) ? { id, root, bundle, ...settingsOf(id, env, config) } : undefined;
 }
+
+/** What the real runc is given where it takes over: a `restore` is told of file locks. */
+const argvOf = ({ event, call }: Plan): readonly string[] => ('call' in event ? event.call : call).argv;
 
 /** The shim shows the first line of a checkpoint's output, and the last error line of the log for the others. */
 function speak({ event, call }: Plan, { status, message }: Answer): void {

@@ -29,7 +29,7 @@ export interface Interruption {
 
 export type ContainerEvent =
   | { readonly type: 'CREATE'; readonly call: RuncCall }
-  | { readonly type: 'RESTORE'; readonly call: RuncCall }
+  | { readonly type: 'RESTORE'; readonly call: RuncCall; readonly detach: boolean }
   | { readonly type: 'RUN'; readonly call: RuncCall; readonly detach: boolean }
   | { readonly type: 'START'; readonly call: RuncCall }
   | { readonly type: 'PAUSE'; readonly call: RuncCall }
@@ -142,7 +142,7 @@ export const containerMachine = setup({
     isInterrupted: ({ context }) => context.interruption !== undefined,
     startsAtOnce: ({ context }) => context.startsAtOnce,
     wasPaused: ({ context }) => context.wasPaused,
-    isForeground: ({ event }) => event.type === 'RUN' && !event.detach,
+    isForeground: ({ event }) => 'detach' in event && !event.detach,
     sawRunning: ({ event }) => event.type === 'OBSERVED' && event.status === 'running',
     sawPaused: ({ event }) => event.type === 'OBSERVED' && event.status === 'paused',
     sawStopped: ({ event }) =>
@@ -174,7 +174,10 @@ export const containerMachine = setup({
       always: { guard: 'isInterrupted', target: 'recovering' },
       on: {
         CREATE: { target: 'alive.creating', actions: 'keepCommand' },
-        RESTORE: { target: 'alive.adopting', actions: 'keepCommand' },
+        RESTORE: [
+          { guard: 'isForeground', target: 'alive.running', actions: 'keepCommand' },
+          { target: 'alive.adopting', actions: 'keepCommand' },
+        ],
         RUN: [
           { guard: 'isForeground', target: 'alive.running', actions: 'keepCommand' },
           { target: 'alive.creating', actions: 'keepCommand' },

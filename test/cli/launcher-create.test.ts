@@ -108,3 +108,31 @@ describe('an enabled create', () => {
     expect(readlinkSync(entry())).toBe(bench.enabled);
   });
 });
+
+describe('an enabled restore from an image that the caller names', () => {
+  const restore = (...flags: string[]) => [
+    ...[
+      '--root',
+      bench.root,
+      'restore',
+      ...flags,
+      '--image-path',
+      bench.dir,
+      '--bundle',
+      bench.enabled,
+      'web',
+    ],
+  ];
+
+  // A foreground one lasts as long as the job, so it was once done by Tardis and then by runc again.
+  it.each([
+    { title: 'in the foreground', flags: [] },
+    { title: 'detached', flags: ['--detach'] },
+  ])('should be done once, $title, and told of file locks', async ({ flags }) => {
+    expect(await bench.call(restore(...flags))).toMatchObject({ status: 0, stderr: '' });
+    const [, , word, ...rest] = restore(...flags);
+    expect(bench.received()).toEqual([['--root', bench.root, word, '--file-locks', ...rest]]);
+    expect(state().snapshot.value).toEqual({ alive: 'running' });
+    expect(readlinkSync(entry())).toBe(bench.enabled);
+  });
+});

@@ -21,7 +21,7 @@ afterEach(() => {
   fake[Symbol.dispose]();
 });
 
-type Plain = Exclude<ContainerEvent['type'], 'RUN' | 'OBSERVED' | 'CHECKPOINT'>;
+type Plain = Exclude<ContainerEvent['type'], 'RUN' | 'RESTORE' | 'OBSERVED' | 'CHECKPOINT'>;
 
 const callOf = (...words: string[]) => ({
   argv: ['--root', fake.container.root, ...words],

@@ -13,6 +13,7 @@ const legal: Readonly<Record<string, Partial<Record<EventName, string>>>> = {
     RUN: 'alive.creating.lookingForImage',
     'RUN foreground': 'alive.running',
     RESTORE: 'alive.adopting',
+    'RESTORE foreground': 'alive.running',
     DELETE: 'deleting',
   },
   'alive.created': {

@@ -160,7 +160,7 @@ export class RunDetached extends Beginning {
 
 /** containerd's own restore. */
 export class Restore extends Beginning {
-  protected event = (): ContainerEvent => ({ type: 'RESTORE', call: callOf('restore') });
+  protected event = (): ContainerEvent => ({ type: 'RESTORE', call: callOf('restore'), detach: true });
   protected expected = (): Change => ({ life: 'running', alive: true });
 }
 
@@ -215,7 +215,7 @@ abstract class Checkpoint extends Given {
     return { type: 'CHECKPOINT', call: callOf('checkpoint'), request: requestOf(this.leaveRunning) };
   }
   protected expected({ life, alive }: Model): Change {
-    const known = life === 'created' || life === 'running' || life === 'paused';
+    const known = life === 'created' || life === 'running' || life === 'paused' || life === 'restored';
     if (known && !alive) return { life: 'stopped', refused: true };
     if (life !== 'running' && life !== 'paused') return refused;
     return this.leaveRunning ? { image: true } : { life: 'checkpointed', alive: false, image: true };
