@@ -62,6 +62,8 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('the end-to-end harness
       const args = ['sh', '-c', 'echo to stdout; echo to stderr >&2; exit 3'];
       const container = await engines[name](stack).run({ id: `${name}-b`, image, args });
       expect(await container.waitForExit()).toBe(3);
+      // The engine's own copier may still be writing what the container wrote last.
+      for (const stream of ['stdout', 'stderr']) await container.waitForLine(new RegExp(`^to ${stream}$`));
       expect(container.lines().sort()).toEqual(['to stderr', 'to stdout']);
       await container.remove();
     });
