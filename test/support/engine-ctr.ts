@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Container, ContainerSpec, Engine } from './engine.ts';
 import { freshDirectory } from './fresh-directory.ts';
@@ -119,6 +119,8 @@ function ctrContainer(stack: Stack, id: string, log: string, terminal?: ChildPro
       // ctr tells the status only while it deletes the task, in a warning.
       const { stderr } = await ctr(['tasks', 'delete', id]);
       exitStatus = Number(/non-zero exit code (\d+)/.exec(stderr)?.[1] ?? 0);
+      // The shim copies the last words into the log after the container's end, and nobody waits for it.
+      await waitFor(`the log of ${id} to be closed`, () => !isOpen(log), options);
       return exitStatus;
     },
     async remove() {
@@ -126,6 +128,22 @@ function ctrContainer(stack: Stack, id: string, log: string, terminal?: ChildPro
       await ctr(['containers', 'delete', id]);
     },
   };
+}
+
+/** Whether any process has a file open; one that ends, or closes a descriptor, under our eyes has not. */
+function isOpen(file: string): boolean {
+  const look = <T>(action: () => T, instead: T): T => {
+    try {
+      return action();
+    } catch {
+      return instead;
+    }
+  };
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((pid) => join('/proc', pid, 'fd'))
+    .flatMap((directory) => look(() => readdirSync(directory), []).map((fd) => join(directory, fd)))
+    .some((fd) => look(() => readlinkSync(fd), '') === file);
 }
 
 async function statusOf(stack: Stack, id: string) {
