@@ -17,7 +17,10 @@ export class RuncFailure extends Problem {
  * Node raises the soft limit of open files to the hard one when it starts (node.cc, PlatformInit), and a container
  * without limits of its own inherits runc's: the caller's limit is set again on the way.
  */
-function commandOf(host: Host, argv: readonly string[]): [string, string[]] {
+export function commandOf(
+  host: Pick<Host, 'realRunc' | 'openFilesLimit'>,
+  argv: readonly string[],
+): [file: string, args: string[]] {
   if (host.openFilesLimit === undefined) return [host.realRunc, [...argv]];
   // Where it cannot be set again, runc runs all the same.
   const script = 'ulimit -Sn "$0" 2>/dev/null; exec "$@"';

@@ -3,6 +3,7 @@ import type { Host } from '../actions/host.ts';
 import { defaultConfig, type HostConfig, loadHostConfig } from '../actions/host-config.ts';
 import { openLog } from '../actions/log.ts';
 import { reasonOf } from '../actions/problem.ts';
+import { commandOf } from '../actions/runc.ts';
 
 /** What the launcher (bin/tardis-runc) says in its environment, and the environment that the caller gave it. */
 export interface Launch {
@@ -55,19 +56,15 @@ export function openHost({ realRunc, openFilesLimit, env }: Launch, settings: Se
 /**
  * Becomes the real runc: the same process, argv, environment, and descriptors. Does not return.
  */
-export function becomeRunc({ realRunc, openFilesLimit, env }: Launch, argv: readonly string[]): never {
-  const [file, args] =
-    openFilesLimit === undefined
-      ? [realRunc, [realRunc, ...argv]]
-      : [
-          '/bin/sh',
-          ['/bin/sh', '-c', 'ulimit -Sn "$0" 2>/dev/null; exec "$@"', openFilesLimit, realRunc, ...argv],
-        ];
+export function becomeRunc(launch: Launch, argv: readonly string[]): never {
+  const [file, args] = commandOf(launch, argv);
   letStreamsBlock();
   const execve = process.execve;
   if (!execve) throw new Error('this Node has no process.execve; expected Node 24');
-  const environment = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined));
-  return execve.call(process, file, args, environment as Record<string, string>);
+  const environment = Object.fromEntries(
+    Object.entries(launch.env).filter(([, value]) => value !== undefined),
+  );
+  return execve.call(process, file, [file, ...args], environment as Record<string, string>);
 }
 
 /**

@@ -112,7 +112,6 @@ async function live(
   journal.expect(event.type);
   actor.send(event);
   const { context, value } = await rests();
-  journal.note();
   if (context.failure && context.failure !== before)
     host.log.warn({ failure: context.failure, state: pathOf(value) }, context.failure.message);
   actor.stop();
@@ -151,15 +150,19 @@ class Journal {
 
   /** Notes a new state, and writes it down; a disk that is full now must not stop what is under way. */
   note(): void {
-    const snapshot = this.#actor?.getPersistedSnapshot() as unknown as StateRecord['snapshot'] | undefined;
+    const snapshot = this.#snapshot();
     if (!snapshot) return;
     const path = pathOf(snapshot.value, snapshot);
     if (path !== this.#path) this.#enter(path);
     try {
-      this.write();
+      this.write(snapshot);
     } catch (error) {
       this.#host.log.error({ reason: reasonOf(error) }, 'cannot write the state file');
     }
+  }
+
+  #snapshot(): StateRecord['snapshot'] | undefined {
+    return this.#actor?.getPersistedSnapshot() as unknown as StateRecord['snapshot'] | undefined;
   }
 
   #enter(path: string): void {
@@ -172,12 +175,12 @@ class Journal {
   }
 
   /** @throws the file system's own error. */
-  write(): void {
+  write(snapshot = this.#snapshot()): void {
     writeState({
       schemaVersion: stateSchemaVersion,
       machineVersion,
       ...this.#container,
-      snapshot: this.#actor?.getPersistedSnapshot() as unknown as StateRecord['snapshot'],
+      snapshot: snapshot as StateRecord['snapshot'],
       history: this.#history,
     });
   }
