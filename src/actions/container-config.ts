@@ -21,7 +21,10 @@ const specSchema = z.object({
   }),
   mounts: z.array(z.object({ destination: z.string(), type: z.string().optional() })).nullish(),
   linux: z
-    .object({ namespaces: z.array(z.object({ type: z.string(), path: z.string().nullish() })).nullish() })
+    .object({
+      namespaces: z.array(z.object({ type: z.string(), path: z.string().nullish() })).nullish(),
+      cgroupsPath: z.string().nullish(),
+    })
     .nullish(),
 });
 
@@ -34,6 +37,8 @@ export interface ContainerConfig {
   readonly terminal: boolean;
   /** Whether runc makes the container a network namespace of its own, whose `lo` starts down. */
   readonly hasFreshNetwork: boolean;
+  /** `linux.cgroupsPath`, where it is given: a path, or for systemd `slice:prefix:name`. */
+  readonly cgroupsPath: string | undefined;
   /** What must be the same for a job to go on in another container. */
   readonly shape: ContainerShape;
 }
@@ -71,6 +76,7 @@ export function readContainerConfig(bundle: string): ContainerConfig {
     rootfs: resolve(bundle, spec.root.path),
     terminal: spec.process.terminal ?? false,
     hasFreshNetwork: namespaces.some(({ type, path: shared }) => type === 'network' && !shared),
+    cgroupsPath: spec.linux?.cgroupsPath ?? undefined,
     shape: {
       args: spec.process.args ?? [],
       cwd: spec.process.cwd ?? '/',

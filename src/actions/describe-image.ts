@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
 import { fingerprintOf, readContainerConfig } from './container-config.ts';
-import { dumpFlags, readStoppedTasks } from './dump-memory.ts';
+import { readStoppedTasks } from './dump-memory.ts';
 import { digestsOf, filesBelow } from './file-digests.ts';
 import type { Host } from './host.ts';
 import { readHostFacts } from './host-facts.ts';
@@ -10,13 +10,13 @@ import { partialOf } from './image-store.ts';
 import { manifestName, manifestSchemaVersion, writeManifest } from './manifest.ts';
 import { readRootfsSummary } from './save-rootfs.ts';
 
-/** Flags of `runc checkpoint` that `runc restore` needs as well: the shim never passes them there. */
-const flagsForRestore = ['--tcp-established', '--ext-unix-sk', '--shell-job', '--file-locks'];
+/** Switches of `runc checkpoint` that `runc restore` needs as well: the shim never passes them there. */
+const switchesForRestore = ['tcp-established', 'ext-unix-sk', 'shell-job'];
 
 /** Writes the manifest over everything that is in the partial image by now, and the two configurations. */
 export async function describeImage(
   host: Host,
-  { container, request, image }: CheckpointStep,
+  { container, call, request, image }: CheckpointStep,
 ): Promise<void> {
   const partial = partialOf(image);
   const createdAt = new Date().toISOString();
@@ -29,7 +29,7 @@ export async function describeImage(
   );
   const names = filesBelow(partial).filter((name) => name !== manifestName);
   const [facts, files] = await Promise.all([readHostFacts(host), digestsOf(partial, names)]);
-  const flags = dumpFlags(request.flags);
+  const switches = switchesForRestore.filter((name) => call.switches.includes(name));
   writeManifest(partial, {
     schemaVersion: manifestSchemaVersion,
     key: container.key,
@@ -48,7 +48,7 @@ export async function describeImage(
     },
     dump: {
       leftRunning: request.leaveRunning,
-      flags: flagsForRestore.filter((flag) => flags.includes(flag)),
+      flags: [...switches, 'file-locks'].map((name) => `--${name}`),
       stoppedTasks: readStoppedTasks(partial),
     },
     rootfs: readRootfsSummary(partial),

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
+import { keepingCgroup2Options } from './cgroup2-options.ts';
 import { tasksDumpedStopped } from './criu-image.ts';
 import { lastCriuErrors } from './criu-log.ts';
 import { writeCriuOptions } from './criu-options.ts';
@@ -17,15 +18,6 @@ import { hasTcpConnections } from './tcp-connections.ts';
 const reports = ['dump.log', 'stats-dump'];
 
 const stoppedName = 'stopped-tasks.json';
-
-/**
- * The caller's flags and `--file-locks`: without it the dump of any job that holds a lock fails, with it nothing
- * is different for the others.
- */
-export function dumpFlags(given: readonly string[]): string[] {
-  const locks = given.some((word) => /^--?file-locks(=|$)/.test(word));
-  return locks ? [...given] : [...given, '--file-locks'];
-}
 
 /**
  * Dumps a frozen container's memory into the partial image and leaves it as it is: frozen, and whole.
@@ -45,9 +37,8 @@ export async function dumpMemory(
   const work = join(partial, 'work');
   fs.emptyDirSync(join(partial, 'checkpoint'));
   fs.emptyDirSync(work);
-  const flags = dumpFlags(request.flags);
   const freezer = freezerOf(readRuncRecord(container));
-  const keepsConnections = flags.includes('--tcp-established');
+  const keepsConnections = call.switches.includes('tcp-established');
   // An image that was dumped with `tcp-close` asks for it again at its restore, and runc has no flag for it: where
   // there is nothing to close, the caller's own restore shall not be refused. New clients may still come.
   const hasNone = !keepsConnections && !hasTcpConnections(processesIn(freezer.directory));
@@ -59,17 +50,16 @@ export async function dumpMemory(
   fs.writeJsonSync(join(partial, stoppedName), stopped.map(pidInContainer), { mode: 0o600 });
   for (const pid of stopped) signalTask(pid, 'SIGCONT');
   try {
-    await runcForTardis(
-      host,
-      [
-        ...call.globals,
-        ...['--log', log, '--log-format', 'json', 'checkpoint'],
-        ...['--image-path', join(partial, 'checkpoint'), '--work-path', work, '--leave-running'],
-        ...flags,
-        container.id,
-      ],
-      { env: { HOME } },
-    );
+    const argv = [
+      ...call.globals,
+      ...['--log', log, '--log-format', 'json', 'checkpoint'],
+      ...['--image-path', join(partial, 'checkpoint'), '--work-path', work, '--leave-running'],
+      ...request.flags,
+      // Without it the dump of any job that holds a lock fails, with it nothing is different for the others.
+      ...(call.switches.includes('file-locks') ? [] : ['--file-locks']),
+      container.id,
+    ];
+    await keepingCgroup2Options(host, () => runcForTardis(host, argv, { env: { HOME } }));
     if (!isFrozen(freezer)) {
       throw new Problem('dump', 'the container ran on during its dump: the image may not fit its files');
     }

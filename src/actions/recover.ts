@@ -1,6 +1,7 @@
 import type { CheckpointContext } from '../machines/checkpoint.ts';
 import type { ContainerInput, Interruption, Recovered } from '../machines/container.ts';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
+import { restoreCgroup2Options } from './cgroup2-options.ts';
 import { endJob } from './end-job.ts';
 import { isFrozen } from './freezer.ts';
 import type { Host } from './host.ts';
@@ -16,7 +17,19 @@ import { undoCheckpoint } from './undo-checkpoint.ts';
  */
 export async function recover(host: Host, { container, interruption }: ContainerInput): Promise<Recovered> {
   if (!interruption) throw new Error('a recovery was begun without an interruption');
-  host.log.warn({ interruption: { state: interruption.state, step: interruption.step } }, 'recovering');
+  const { state, step } = interruption;
+  host.log.warn({ interruption: { state, step } }, 'recovering');
+  await restoreCgroup2Options(host);
+  const recovered = await putRight(host, container, interruption);
+  host.log.warn(recovered, `recovered: ${recovered.note}`);
+  return recovered;
+}
+
+async function putRight(
+  host: Host,
+  container: ContainerIdentity,
+  interruption: Interruption,
+): Promise<Recovered> {
   switch (interruption.state) {
     case 'alive.checkpointing':
       return recoverCheckpoint(host, container, interruption);
@@ -66,7 +79,12 @@ function isHeldFrozen(container: ContainerIdentity): boolean {
 
 /** The caller was never answered, so it does not take the container for created: nothing of it may stay. */
 async function recoverRestore(host: Host, container: ContainerIdentity): Promise<Recovered> {
-  await endJob(host, container, { argv: [], globals: ['--root', container.root], restoreFlags: [] });
+  await endJob(host, container, {
+    argv: [],
+    globals: ['--root', container.root],
+    switches: [],
+    restoreFlags: [],
+  });
   await rollBackRootfs(container);
   await dropRollback(container);
   return { status: 'gone', note: 'the interrupted restore was rolled back' };

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { RestoreInput } from '../machines/restore.ts';
+import { keepingCgroup2Options } from './cgroup2-options.ts';
 import { lastCriuErrors } from './criu-log.ts';
 import { writeCriuOptions } from './criu-options.ts';
 import type { Host } from './host.ts';
@@ -31,19 +32,16 @@ export async function restoreMemory(host: Host, { container, image, call }: Rest
     cgroupRootOptions(container, call),
   );
   try {
-    await runcForTardis(
-      host,
-      [
-        ...call.globals,
-        ...['--log', log, '--log-format', 'json', 'restore', '--detach', '--no-subreaper'],
-        ...['--image-path', join(image.directory, 'checkpoint'), '--work-path', work],
-        ...['--bundle', container.bundle],
-        ...call.restoreFlags,
-        ...dump.flags,
-        container.id,
-      ],
-      { env: { HOME }, stdio: 'inherit' },
-    );
+    const argv = [
+      ...call.globals,
+      ...['--log', log, '--log-format', 'json', 'restore', '--detach', '--no-subreaper'],
+      ...['--image-path', join(image.directory, 'checkpoint'), '--work-path', work],
+      ...['--bundle', container.bundle],
+      ...call.restoreFlags,
+      ...dump.flags,
+      container.id,
+    ];
+    await keepingCgroup2Options(host, () => runcForTardis(host, argv, { env: { HOME }, stdio: 'inherit' }));
   } catch (error) {
     const words = lastCriuErrors(join(work, 'restore.log')) ?? lastLogMessage(log) ?? reasonOf(error);
     throw new Problem('restore', `CRIU could not restore the image: ${words}`, { cause: error });

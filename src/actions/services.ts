@@ -9,6 +9,7 @@ import { describeImage } from './describe-image.ts';
 import { dumpMemory } from './dump-memory.ts';
 import { endJob } from './end-job.ts';
 import { freezeContainer, thawContainer } from './freeze-container.ts';
+import { namingFullDisk } from './full-disk.ts';
 import { handOver } from './hand-over.ts';
 import { holdRestored } from './hold-restored.ts';
 import type { Host } from './host.ts';
@@ -38,6 +39,10 @@ export function provideServices(host: Host, beforeEffect: () => void) {
       beforeEffect();
       return effect(input);
     });
+  /** A step that writes into the image: where it fails for want of room, it says so. */
+  const writing = <Input extends { readonly container: ContainerIdentity }, Output>(
+    effect: (input: Input) => Output | Promise<Output>,
+  ) => service((input: Input) => namingFullDisk(input.container.imageRoot, () => effect(input)));
   const asCaller = service(({ call }: RuncStep) => runcForCaller(host, call.argv));
 
   return containerMachine.provide({
@@ -53,15 +58,15 @@ export function provideServices(host: Host, beforeEffect: () => void) {
       recover: service((input) => recover(host, input)),
       checkpoint: checkpointMachine.provide({
         actors: {
-          prepareImage: service(({ container }) => openPartial(container)),
+          prepareImage: writing(({ container }) => openPartial(container)),
           freeze: service(({ container }) => freezeContainer(container)),
-          saveRootfs: service((step) => saveContainerRootfs(host, step)),
-          dumpMemory: service(async (step) => {
+          saveRootfs: writing((step) => saveContainerRootfs(host, step)),
+          dumpMemory: writing(async (step) => {
             await dumpMemory(host, step);
             await keepUnlinked(host, step);
           }),
           thaw: service(({ container }) => thawContainer(container)),
-          describeImage: service((step) => describeImage(host, step)),
+          describeImage: writing((step) => describeImage(host, step)),
           handOver: service(handOver),
           commitImage: service(({ container, image }) => commit(container, image)),
           endJob: service(({ container, call }) => endJob(host, container, call)),

@@ -1,6 +1,7 @@
 import { readFileSync, statfsSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import type { ContainerIdentity, RuncCall } from '../machines/vocabulary.ts';
+import { readContainerConfig } from './container-config.ts';
 
 /** CGROUP2_SUPER_MAGIC (statfs(2)): as runc tells a host with cgroup v2 alone from all others. */
 const cgroup2Magic = 0x63677270;
@@ -49,11 +50,9 @@ export function unifiedCgroupOf(
  */
 export function cgroupRootOptions({ id, bundle }: ContainerIdentity, call: RuncCall): string[] {
   if (!isUnified()) return [];
-  const { linux } = JSON.parse(readFileSync(join(bundle, 'config.json'), 'utf8')) as {
-    linux?: { cgroupsPath?: string };
-  };
-  const systemd = call.globals.some((word) => /^--?systemd-cgroup(=true)?$/.test(word));
-  return [`cgroup-root :${unifiedCgroupOf({ id, cgroupsPath: linux?.cgroupsPath, systemd })}`];
+  const { cgroupsPath } = readContainerConfig(bundle);
+  const systemd = call.switches.includes('systemd-cgroup');
+  return [`cgroup-root :${unifiedCgroupOf({ id, cgroupsPath, systemd })}`];
 }
 
 /** `a-b.slice` is in `a.slice` (systemd.slice(5)); `-.slice` is the top. */

@@ -1,7 +1,7 @@
 import { join, resolve } from 'node:path';
 import type { ContainerEvent } from '../machines/container.ts';
 import type { RuncCall } from '../machines/vocabulary.ts';
-import { containerId, flagSet, flagValue, globalValue, type RuncCommand } from './runc-command.ts';
+import { containerId, flagSet, flagValue, globalSet, globalValue, type RuncCommand } from './runc-command.ts';
 
 /** What a command line asks of Tardis. */
 export interface Plan {
@@ -74,6 +74,9 @@ function callOf(command: RuncCommand, cwd: string): RuncCall {
   return {
     argv: command.argv,
     globals: wordsOf(command.globals, (name) => name !== 'log' && name !== 'log-format'),
+    switches: [...new Set([...command.globals, ...command.flags].map(({ name }) => name))].filter(
+      (name) => flagSet(command, name) || globalSet(command, name),
+    ),
     ...(file
       ? { log: { file: resolve(cwd, file), format: globalValue(command, 'log-format') ?? 'text' } }
       : {}),

@@ -2,9 +2,11 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { isEnabled, readContainerConfig, settingsOf } from '../actions/container-config.ts';
 import { bundleFromIndex } from '../actions/container-index.ts';
+import type { Host } from '../actions/host.ts';
 import type { HostConfig } from '../actions/host-config.ts';
 import { appendToRuncLog } from '../actions/log.ts';
 import { Problem, reasonOf } from '../actions/problem.ts';
+import { environmentToAdopt } from '../actions/restore-given.ts';
 import { readState, stateFileOf } from '../actions/state-file.ts';
 import type { Answer, ContainerIdentity } from '../machines/vocabulary.ts';
 import { becomeRunc, openHost, readLaunch, readSettings } from './launch.ts';
@@ -54,7 +56,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     answer = { status: 1, message: reasonOf(error) };
     host.log.warn({ reason: answer.message }, 'the checkpoint was refused');
   }
-  if (plan.handsOver) becomeRunc(launch, argvOf(plan));
+  if (plan.handsOver) becomeRunc({ ...launch, env: environmentFor(host, found.value, plan) }, argvOf(plan));
   speak(plan, answer);
   process.exit(answer.status);
 }
@@ -88,6 +90,13 @@ function identify(config: HostConfig, { id, root, bundle }: Plan): ContainerIden
   if (existsSync(join(root, id))) return undefined;
   const { env } = readContainerConfig(bundle);
   return isEnabled(env) ? { id, root, bundle, ...settingsOf(id, env, config) } : undefined;
+}
+
+/** A foreground `restore` is runc's to carry out, and CRIU's options are the same. */
+function environmentFor(host: Host, container: ContainerIdentity, { event }: Plan): NodeJS.ProcessEnv {
+  if (event.type !== 'RESTORE') return host.env;
+  const adopting = attempt(() => environmentToAdopt(host, { container, call: event.call }));
+  return adopting.ok ? adopting.value : host.env;
 }
 
 /** What the real runc is given where it takes over: a `restore` is told of file locks. */

@@ -66,7 +66,7 @@ export type Recovered = {
   readonly note: string;
 };
 
-const noCall: RuncCall = { argv: [], globals: [], restoreFlags: [] };
+const noCall: RuncCall = { argv: [], globals: [], switches: [], restoreFlags: [] };
 const notProvided = async (): Promise<never> => {
   throw new Error('no service was provided');
 };

@@ -42,6 +42,8 @@ export interface RuncCall {
   readonly argv: readonly string[];
   /** runc's global flags, verbatim, but for `--log` and `--log-format`. */
   readonly globals: readonly string[];
+  /** The boolean flags that are on, global or not, by their long names without dashes (`tcp-established`). */
+  readonly switches: readonly string[];
   /** Where the caller reads runc's log. */
   readonly log?: { readonly file: string; readonly format: string };
   /** Flags of a `create` or `run` that a restore in its place takes too (`--pid-file`, `--console-socket`, ...). */

@@ -68,7 +68,12 @@ function makeContainer(choice: Choice = {}): string {
   const secret = { process: { env: ['TARDIS_ENABLE=1', 'PASSWORD=hunter2'] } };
   writeFileSync(join(bundle, 'config.json'), JSON.stringify(secret));
   const container = { id, root, bundle, key: 'nightly', imageRoot };
-  const call = { argv: ['exec', '--env', 'PASSWORD=hunter2', id], globals: [], restoreFlags: [] };
+  const call = {
+    argv: ['exec', '--env', 'PASSWORD=hunter2', id],
+    globals: [],
+    switches: [],
+    restoreFlags: [],
+  };
   const children = child && {
     [`0.container.alive.${child.machine}`]: {
       src: child.machine,

@@ -134,5 +134,8 @@ describe('an enabled restore from an image that the caller names', () => {
     expect(bench.received()).toEqual([['--root', bench.root, word, '--file-locks', ...rest]]);
     expect(state().snapshot.value).toEqual({ alive: 'running' });
     expect(readlinkSync(entry())).toBe(bench.enabled);
+    // CRIU reads its options below HOME: the image may hold connections that it is to close.
+    const { HOME } = bench.runc.calls()[0]?.env ?? {};
+    expect(readFileSync(join(HOME ?? '', '.criu/default.conf'), 'utf8')).toContain('tcp-close\n');
   });
 });

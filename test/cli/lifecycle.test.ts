@@ -26,6 +26,7 @@ type Plain = Exclude<ContainerEvent['type'], 'RUN' | 'RESTORE' | 'OBSERVED' | 'C
 const callOf = (...words: string[]) => ({
   argv: ['--root', fake.container.root, ...words],
   globals: ['--root', fake.container.root],
+  switches: [],
   restoreFlags: [],
 });
 

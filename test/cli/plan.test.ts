@@ -131,6 +131,18 @@ describe('the call', () => {
   });
 
   it.each([
+    ['checkpoint --tcp-established job', ['tcp-established']],
+    ['checkpoint -tcp-established job', ['tcp-established']],
+    ['checkpoint --tcp-established=true job', ['tcp-established']],
+    ['checkpoint --tcp-established=false job', []],
+    ['checkpoint --tcp-established --tcp-established=false job', []],
+    ['checkpoint --work-path --tcp-established job', []],
+    ['--systemd-cgroup=1 --debug checkpoint --file-locks job', ['systemd-cgroup', 'debug', 'file-locks']],
+  ])('should name the switches that are on, however they were spelled: %s', (line, switches) => {
+    expect(planned(line).call.switches).toEqual(switches);
+  });
+
+  it.each([
     ['--log /l start job', { file: '/l', format: 'text' }],
     ['--log /one --log /two --log-format json start job', { file: '/two', format: 'json' }],
   ])('should say where the log goes: %s', (line, log) => {

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -113,6 +114,38 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('a host with cgroup v2 
     expect({ status: await call.status(), output: call.output() }).toEqual({ status: 0, output: '' });
     return call;
   };
+
+  test('should leave the hierarchy its mount options, also those that another CRIU has taken', async () => {
+    const option = 'memory_recursiveprot';
+    const options = () => {
+      const mounts = readFileSync(`${containerd}/mountinfo`, 'utf8').split('\n');
+      return mounts
+        .find((line) => line.includes(' - cgroup2 '))
+        ?.split(' ')
+        .at(-1);
+    };
+    // A mount without options takes everybody's away: what CRIU does, and what puts this host right in the end.
+    const takeOptions = () =>
+      execFileSync('unshare', ['--mount', 'sh', '-c', 'mount -t cgroup2 none /mnt && umount /mnt']);
+    onTestFinished(() => {
+      takeOptions();
+    });
+    const inside = ['nsenter', `--mount=${containerd}/ns/mnt`];
+    execFileSync('env', [...inside, 'mount', '-o', `remount,${option}`, '/sys/fs/cgroup']);
+    expect(options()).toBe(`rw,${option}`);
+
+    const first = await start('options-1', 'options');
+    await runc.run(['start', 'options-1']);
+    await first.waitForLine(/^tick 1$/);
+    await runc.run(['checkpoint', '--image-path', join(stack.dir, 'options-image'), 'options-1']);
+    expect(options()).toBe(`rw,${option}`);
+
+    takeOptions();
+    expect(options()).toBe('rw');
+    await start('options-2', 'options');
+    expect(options()).toBe(`rw,${option}`);
+    await runc.run(['delete', '--force', 'options-2']);
+  });
 
   test('should hold a restored job frozen until its start, and leave its stopped child stopped', async () => {
     const first = await start('held-1', 'held');

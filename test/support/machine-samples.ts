@@ -19,7 +19,12 @@ export const container: ContainerIdentity = {
 
 export const image: ImagePlace = { generation: 3, directory: '/images/job-key/3' };
 
-export const callOf = (...argv: string[]): RuncCall => ({ argv, globals: [], restoreFlags: [] });
+export const callOf = (...argv: string[]): RuncCall => ({
+  argv,
+  globals: [],
+  switches: [],
+  restoreFlags: [],
+});
 
 export const requestOf = (leaveRunning: boolean): CheckpointRequest => ({
   leaveRunning,

@@ -1,0 +1,38 @@
+import { statfsSync } from 'node:fs';
+import { Problem, reasonOf } from './problem.ts';
+
+/** Where less than this is free, what failed is taken to have failed for want of room. */
+const fullBelow = 256 * 1024;
+
+/**
+ * Does something that writes below a directory; where it fails and the file system is full, says so: tar and CRIU
+ * speak of bytes and pages only.
+ *
+ * @throws Problem `disk-full`, or what the work threw.
+ */
+export async function namingFullDisk<Result>(
+  directory: string,
+  work: () => Result | Promise<Result>,
+): Promise<Result> {
+  try {
+    return await work();
+  } catch (error) {
+    const free = freeBytes(directory);
+    if (free === undefined || free >= fullBelow) throw error;
+    throw new Problem(
+      'disk-full',
+      `no room is left on the file system of ${directory} (${free} bytes free); remove old images there, or name ` +
+        `a larger place by checkpointRoot or TARDIS_CHECKPOINT_HOST_PATH. It broke off here: ${reasonOf(error)}`,
+      { cause: error },
+    );
+  }
+}
+
+function freeBytes(directory: string): number | undefined {
+  try {
+    const { bavail, bsize } = statfsSync(directory);
+    return bavail * bsize;
+  } catch {
+    return undefined;
+  }
+}
