@@ -35,8 +35,8 @@ describe.skipIf(requireRealStack({ docker: true }).skip)(
     test.each(engineNames)(
       'should be as it is under plain runc, next to an enabled one (%s)',
       async (name) => {
-        const script =
-          'echo out; echo err >&2; env | sort; ulimit -n; ls /; cat /proc/1/cgroup | wc -l; exit 7';
+        // One stream: of two that share a log, containerd 1.6 loses what comes after the end of the first.
+        const script = 'exec 2>&1; echo out; env | sort; ulimit -n; ls /; cat /proc/1/cgroup | wc -l; exit 7';
         const say = async (runtime: 'runc' | 'tardis', env: Record<string, string>) => {
           const container = await engines[name](stack).run({
             id: `${name}-says-${runtime}`,

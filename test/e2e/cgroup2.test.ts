@@ -130,13 +130,13 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('a host with cgroup v2 
     onTestFinished(() => {
       takeOptions();
     });
-    const inside = ['nsenter', `--mount=${containerd}/ns/mnt`];
-    execFileSync('env', [...inside, 'mount', '-o', `remount,${option}`, '/sys/fs/cgroup']);
-    expect(options()).toBe(`rw,${option}`);
-
     const first = await start('options-1', 'options');
     await runc.run(['start', 'options-1']);
     await first.waitForLine(/^tick 1$/);
+    // Only now: runc itself mounts the hierarchy in a container that shares the host's cgroup namespace.
+    const inside = ['nsenter', `--mount=${containerd}/ns/mnt`];
+    execFileSync('env', [...inside, 'mount', '-o', `remount,${option}`, '/sys/fs/cgroup']);
+    expect(options()).toBe(`rw,${option}`);
     await runc.run(['checkpoint', '--image-path', join(stack.dir, 'options-image'), 'options-1']);
     expect(options()).toBe(`rw,${option}`);
 
