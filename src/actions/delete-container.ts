@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import fs from 'fs-extra';
-import type { RuncStep } from '../machines/container.ts';
+import type { RuncStep } from '../machines/container-context.ts';
 import { leaveIndex } from './container-index.ts';
 import type { Host } from './host.ts';
 import { dropRollback } from './rollback.ts';

@@ -1,5 +1,5 @@
 import type { CheckpointContext } from '../machines/checkpoint.ts';
-import type { ContainerInput, Interruption, Recovered } from '../machines/container.ts';
+import type { ContainerInput, Interruption, Recovered } from '../machines/container-context.ts';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { restoreCgroup2Options } from './cgroup2-options.ts';
 import { endJob } from './end-job.ts';

@@ -1,4 +1,4 @@
-import type { RuncStep } from '../machines/container.ts';
+import type { RuncStep } from '../machines/container-context.ts';
 import { keepingCgroup2Options } from './cgroup2-options.ts';
 import { writeCriuOptions } from './criu-options.ts';
 import type { Host } from './host.ts';

@@ -1,6 +1,7 @@
 import { fromPromise } from 'xstate';
 import { checkpointMachine } from '../machines/checkpoint.ts';
-import { containerMachine, type RuncStep } from '../machines/container.ts';
+import { containerMachine } from '../machines/container.ts';
+import type { RuncStep } from '../machines/container-context.ts';
 import { restoreMachine } from '../machines/restore.ts';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { readContainerConfig } from './container-config.ts';

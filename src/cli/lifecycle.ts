@@ -16,7 +16,7 @@ import {
   stateSchemaVersion,
   writeState,
 } from '../actions/state-file.ts';
-import type { ContainerEvent, Interruption } from '../machines/container.ts';
+import type { ContainerEvent, Interruption } from '../machines/container-context.ts';
 import { nextEvents } from '../machines/next-events.ts';
 import { interruptionIn, pathOf, refusalOf } from '../machines/paths.ts';
 import type { Answer, ContainerIdentity, ImagePlace } from '../machines/vocabulary.ts';

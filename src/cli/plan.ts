@@ -1,5 +1,5 @@
 import { join, resolve } from 'node:path';
-import type { ContainerEvent } from '../machines/container.ts';
+import type { ContainerEvent } from '../machines/container-context.ts';
 import type { RuncCall } from '../machines/vocabulary.ts';
 import { containerId, flagSet, flagValue, globalSet, globalValue, type RuncCommand } from './runc-command.ts';
 

@@ -1,70 +1,16 @@
 import { assign, fromPromise, setup } from 'xstate';
 import { type CheckpointInput, type CheckpointOutput, checkpointMachine } from './checkpoint.ts';
-import { type RestoreInput, type RestoreOutput, restoreMachine } from './restore.ts';
 import {
-  type Answer,
-  type CheckpointRequest,
-  type ContainerIdentity,
-  type Failure,
-  failureOf,
-  type ImagePlace,
-  type ObservedStatus,
-  type RuncCall,
-} from './vocabulary.ts';
-
-/** A runc command that the caller gave, to be run with its own argv, environment, and standard streams. */
-export interface RuncStep {
-  readonly container: ContainerIdentity;
-  readonly call: RuncCall;
-}
-
-/** A step in whose middle a wrapper died, as its state file tells it. */
-export interface Interruption {
-  /** The state's path, such as `checkpointing`. */
-  readonly state: string;
-  /** The child machine's state and context, where there was one. */
-  readonly step?: string;
-  readonly child?: unknown;
-}
-
-export type ContainerEvent =
-  | { readonly type: 'CREATE'; readonly call: RuncCall }
-  | { readonly type: 'RESTORE'; readonly call: RuncCall; readonly detach: boolean }
-  | { readonly type: 'RUN'; readonly call: RuncCall; readonly detach: boolean }
-  | { readonly type: 'START'; readonly call: RuncCall }
-  | { readonly type: 'PAUSE'; readonly call: RuncCall }
-  | { readonly type: 'RESUME'; readonly call: RuncCall }
-  | { readonly type: 'KILL'; readonly call: RuncCall }
-  | { readonly type: 'DELETE'; readonly call: RuncCall }
-  | { readonly type: 'CHECKPOINT'; readonly call: RuncCall; readonly request: CheckpointRequest }
-  /** What runc says of the container, where it may have moved on without Tardis. */
-  | { readonly type: 'OBSERVED'; readonly status: ObservedStatus };
-
-export interface ContainerInput {
-  readonly container: ContainerIdentity;
-  readonly interruption?: Interruption | undefined;
-  /** The image that an interrupted life had been restored from, or had made. */
-  readonly image?: ImagePlace | undefined;
-}
-
-export interface ContainerContext extends ContainerInput {
-  /** The latest command line. */
-  readonly call: RuncCall;
-  readonly request?: CheckpointRequest;
-  /** `run`: once created or restored, the container starts without a `start`. */
-  readonly startsAtOnce: boolean;
-  /** Whether the container was paused when its latest checkpoint was asked for. */
-  readonly wasPaused: boolean;
-  readonly answer: Answer;
-  /** Why the latest checkpoint, restore, or command failed. */
-  readonly failure?: Failure | undefined;
-}
-
-/** What {@link ContainerEvent} `OBSERVED` and a recovery find. */
-export type Recovered = {
-  readonly status: ObservedStatus | 'checkpointed' | 'restored';
-  readonly note: string;
-};
+  answerFailure,
+  type ContainerContext,
+  type ContainerEvent,
+  type ContainerInput,
+  commandOf,
+  type Recovered,
+  type RuncStep,
+} from './container-context.ts';
+import { type RestoreInput, type RestoreOutput, restoreMachine } from './restore.ts';
+import { type ContainerIdentity, failureOf, type ImagePlace, type RuncCall } from './vocabulary.ts';
 
 const noCall: RuncCall = { argv: [], globals: [], switches: [], restoreFlags: [] };
 const notProvided = async (): Promise<never> => {
@@ -78,25 +24,6 @@ const runcInput = ({ context }: { context: ContainerContext }): RuncStep => ({
 
 /** What an invoked service answered with, for the guards that are named: XState types them by commands alone. */
 const outputOf = <Output>(event: unknown): Output => (event as { output: Output }).output;
-
-/** runc has printed and logged its own words where the failure carries its status: only that is left to answer. */
-const answerFailure = (failure: Failure): Partial<ContainerContext> => ({
-  failure,
-  answer: {
-    status: failure.status ?? 1,
-    ...(failure.status === undefined ? { message: failure.message } : {}),
-  },
-});
-
-const commandOf = (event: ContainerEvent): Partial<ContainerContext> => ({
-  ...('call' in event ? { call: event.call } : {}),
-  ...(event.type === 'CHECKPOINT' ? { request: event.request } : {}),
-  startsAtOnce: event.type === 'RUN',
-  wasPaused: false,
-  // A start or a signal does not make forgotten why the restore before it was rolled back.
-  ...(event.type === 'CHECKPOINT' ? { failure: undefined } : {}),
-  answer: { status: 0 },
-});
 
 /**
  * The life of one container, as Tardis sees it. One runc command is one event; the states whose names end in

@@ -1,4 +1,4 @@
-import type { ContainerEvent, Interruption } from './container.ts';
+import type { ContainerEvent, Interruption } from './container-context.ts';
 
 interface PersistedSnapshot {
   readonly value: unknown;

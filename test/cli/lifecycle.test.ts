@@ -7,7 +7,7 @@ import { Problem } from '../../src/actions/problem.ts';
 import { saveRollback } from '../../src/actions/rollback.ts';
 import { stateFileOf } from '../../src/actions/state-file.ts';
 import { carryOut } from '../../src/cli/lifecycle.ts';
-import type { ContainerEvent } from '../../src/machines/container.ts';
+import type { ContainerEvent } from '../../src/machines/container-context.ts';
 import type { Answer } from '../../src/machines/vocabulary.ts';
 import { FakeHost } from '../support/machine-runc.ts';
 

@@ -1,6 +1,6 @@
 import type { AsyncCommand } from 'fast-check';
 import { expect } from 'vitest';
-import type { ContainerEvent } from '../../src/machines/container.ts';
+import type { ContainerEvent } from '../../src/machines/container-context.ts';
 import { pathOf } from '../../src/machines/paths.ts';
 import { agrees, faultsOf, isInterrupted } from './machine-invariants.ts';
 import { type End, type Fate, type Host, stateOf, WrapperProcess } from './machine-process.ts';

@@ -1,13 +1,13 @@
 import { type AnyActorRef, createActor, fromPromise, type Snapshot, waitFor } from 'xstate';
 import { machineVersion, type StateRecord, stateSchemaVersion } from '../../src/actions/state-file.ts';
 import { checkpointMachine } from '../../src/machines/checkpoint.ts';
-import {
-  type ContainerEvent,
-  type ContainerInput,
-  containerMachine,
-  type Interruption,
-  type Recovered,
-} from '../../src/machines/container.ts';
+import { containerMachine } from '../../src/machines/container.ts';
+import type {
+  ContainerEvent,
+  ContainerInput,
+  Interruption,
+  Recovered,
+} from '../../src/machines/container-context.ts';
 import { interruptionIn } from '../../src/machines/paths.ts';
 import { restoreMachine } from '../../src/machines/restore.ts';
 import type { ImagePlace } from '../../src/machines/vocabulary.ts';

@@ -1,5 +1,5 @@
 import type { AnyMachineSnapshot, EventObject } from 'xstate';
-import type { ContainerEvent } from '../../src/machines/container.ts';
+import type { ContainerEvent } from '../../src/machines/container-context.ts';
 import type {
   CheckpointRequest,
   ContainerIdentity,

@@ -1,6 +1,6 @@
 import { RuncFailure } from '../../src/actions/runc.ts';
 import type { CheckpointContext } from '../../src/machines/checkpoint.ts';
-import type { Interruption, Recovered } from '../../src/machines/container.ts';
+import type { Interruption, Recovered } from '../../src/machines/container-context.ts';
 import type { ImagePlace, ObservedStatus } from '../../src/machines/vocabulary.ts';
 
 /** What is left of a host when its wrapper dies: one container, its root file system, its images. */

@@ -1,0 +1,83 @@
+import type {
+  Answer,
+  CheckpointRequest,
+  ContainerIdentity,
+  Failure,
+  ImagePlace,
+  ObservedStatus,
+  RuncCall,
+} from './vocabulary.ts';
+
+/** A runc command that the caller gave, to be run with its own argv, environment, and standard streams. */
+export interface RuncStep {
+  readonly container: ContainerIdentity;
+  readonly call: RuncCall;
+}
+
+/** A step in whose middle a wrapper died, as its state file tells it. */
+export interface Interruption {
+  /** The state's path, such as `checkpointing`. */
+  readonly state: string;
+  /** The child machine's state and context, where there was one. */
+  readonly step?: string;
+  readonly child?: unknown;
+}
+
+export type ContainerEvent =
+  | { readonly type: 'CREATE'; readonly call: RuncCall }
+  | { readonly type: 'RESTORE'; readonly call: RuncCall; readonly detach: boolean }
+  | { readonly type: 'RUN'; readonly call: RuncCall; readonly detach: boolean }
+  | { readonly type: 'START'; readonly call: RuncCall }
+  | { readonly type: 'PAUSE'; readonly call: RuncCall }
+  | { readonly type: 'RESUME'; readonly call: RuncCall }
+  | { readonly type: 'KILL'; readonly call: RuncCall }
+  | { readonly type: 'DELETE'; readonly call: RuncCall }
+  | { readonly type: 'CHECKPOINT'; readonly call: RuncCall; readonly request: CheckpointRequest }
+  /** What runc says of the container, where it may have moved on without Tardis. */
+  | { readonly type: 'OBSERVED'; readonly status: ObservedStatus };
+
+export interface ContainerInput {
+  readonly container: ContainerIdentity;
+  readonly interruption?: Interruption | undefined;
+  /** The image that an interrupted life had been restored from, or had made. */
+  readonly image?: ImagePlace | undefined;
+}
+
+export interface ContainerContext extends ContainerInput {
+  /** The latest command line. */
+  readonly call: RuncCall;
+  readonly request?: CheckpointRequest;
+  /** `run`: once created or restored, the container starts without a `start`. */
+  readonly startsAtOnce: boolean;
+  /** Whether the container was paused when its latest checkpoint was asked for. */
+  readonly wasPaused: boolean;
+  readonly answer: Answer;
+  /** Why the latest checkpoint, restore, or command failed. */
+  readonly failure?: Failure | undefined;
+}
+
+/** What {@link ContainerEvent} `OBSERVED` and a recovery find. */
+export type Recovered = {
+  readonly status: ObservedStatus | 'checkpointed' | 'restored';
+  readonly note: string;
+};
+
+/** runc has printed and logged its own words where the failure carries its status: only that is left to answer. */
+export const answerFailure = (failure: Failure): Partial<ContainerContext> => ({
+  failure,
+  answer: {
+    status: failure.status ?? 1,
+    ...(failure.status === undefined ? { message: failure.message } : {}),
+  },
+});
+
+/** What a command leaves in the context. */
+export const commandOf = (event: ContainerEvent): Partial<ContainerContext> => ({
+  ...('call' in event ? { call: event.call } : {}),
+  ...(event.type === 'CHECKPOINT' ? { request: event.request } : {}),
+  startsAtOnce: event.type === 'RUN',
+  wasPaused: false,
+  // A start or a signal does not make forgotten why the restore before it was rolled back.
+  ...(event.type === 'CHECKPOINT' ? { failure: undefined } : {}),
+  answer: { status: 0 },
+});
