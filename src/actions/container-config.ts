@@ -119,6 +119,26 @@ export function isEnabled(env: ReadonlyMap<string, string>): boolean {
   return value === '1' || value?.toLowerCase() === 'true';
 }
 
+/** After which endings of its last life a job is resumed from its image. */
+export type ResumeAfter = 'preempted' | 'failure' | 'always';
+
+const resumeAfter: ReadonlySet<string> = new Set<ResumeAfter>(['preempted', 'failure', 'always']);
+
+/**
+ * `TARDIS_RESUME_AFTER`.
+ *
+ * @throws Problem `resume-after` for a word that is none of them; the container then runs without Tardis.
+ */
+export function resumeAfterOf(env: ReadonlyMap<string, string>): ResumeAfter {
+  const given = env.get('TARDIS_RESUME_AFTER') || 'preempted';
+  if (resumeAfter.has(given)) return given as ResumeAfter;
+  throw new Problem(
+    'resume-after',
+    `TARDIS_RESUME_AFTER ${JSON.stringify(given)} is refused: expected one of ${[...resumeAfter].join(', ')}. ` +
+      'The container runs without Tardis',
+  );
+}
+
 export interface ContainerSettings {
   readonly key: string;
   /** The directory that holds `<key>/<generation>`. */
@@ -138,6 +158,7 @@ export function settingsOf(
   env: ReadonlyMap<string, string>,
   host: Pick<HostConfig, 'checkpointRoot' | 'allowedRoots'>,
 ): ContainerSettings {
+  resumeAfterOf(env);
   const given = env.get('TARDIS_CHECKPOINT_KEY') || env.get('AWS_BATCH_JOB_ID') || id;
   if (!keyForm.test(given)) {
     throw new Problem(

@@ -34,7 +34,7 @@ export async function describeImage(
     schemaVersion: manifestSchemaVersion,
     key: container.key,
     generation: image.generation,
-    epoch: 0,
+    epoch: image.epoch,
     createdAt,
     container: {
       id: container.id,

@@ -25,6 +25,36 @@ export const hostConfigSchema = z.object({
     .max(86_400)
     .default(600)
     .describe('How long a command waits for the one before it on the same container.'),
+  hostId: z
+    .string()
+    .min(1)
+    .max(200)
+    .optional()
+    .describe(
+      'How other hosts know this one; default: its boot id and the pid namespace that Tardis runs in.',
+    ),
+  takeoverAfterSeconds: z
+    .number()
+    .min(0)
+    .max(86_400)
+    .default(60)
+    .describe(
+      'How old a life on another host must be before its host counts as lost and its job is taken up.',
+    ),
+  restoreAttempts: z
+    .number()
+    .int()
+    .min(1)
+    .max(100)
+    .default(2)
+    .describe('How often the restore of an image may fail before the image is not tried any more.'),
+  keep: z
+    .number()
+    .int()
+    .min(1)
+    .max(1000)
+    .default(2)
+    .describe('How many images of a job are kept: the newest ones.'),
 });
 
 export type HostConfig = Omit<z.infer<typeof hostConfigSchema>, 'allowedRoots'> & {
@@ -104,5 +134,9 @@ function settingsFromEnvironment(env: NodeJS.ProcessEnv): Record<string, unknown
   take('logFile', 'TARDIS_LOG_FILE', String);
   take('runDir', 'TARDIS_RUN_DIR', String);
   take('lockTimeoutSeconds', 'TARDIS_LOCK_TIMEOUT_SECONDS', Number);
+  take('hostId', 'TARDIS_HOST_ID', String);
+  take('takeoverAfterSeconds', 'TARDIS_TAKEOVER_AFTER_SECONDS', Number);
+  take('restoreAttempts', 'TARDIS_RESTORE_ATTEMPTS', Number);
+  take('keep', 'TARDIS_KEEP', Number);
   return settings;
 }

@@ -1,16 +1,14 @@
 import { join } from 'node:path';
 import { execa } from 'execa';
 import fs from 'fs-extra';
-import type { ContainerIdentity, ImagePlace } from '../machines/vocabulary.ts';
-import { Problem } from './problem.ts';
+import type { ContainerIdentity, ImageInMaking, ImagePlace } from '../machines/vocabulary.ts';
+import { appendEntry, keyDirectory, type Ledger, readLedger, syncDirectory } from './ledger.ts';
+import { checkLife } from './lives.ts';
 
 /**
- * `<imageRoot>/<key>/<generation>/`, with `current` naming the newest whole one. An image is built in
- * `<generation>.partial` and gets its name by one rename, so what bears a plain number is whole.
+ * Where an image is built that will be `<imageRoot>/<key>/<generation>`: it gets its name by one rename, so what
+ * bears a plain number is whole.
  */
-const keyDirectory = ({ imageRoot, key }: Pick<ContainerIdentity, 'imageRoot' | 'key'>): string =>
-  join(imageRoot, key);
-
 export const partialOf = (image: ImagePlace): string => `${image.directory}.partial`;
 
 /** Chooses the next generation and makes its empty partial directory, for root's eyes only. */
@@ -18,14 +16,20 @@ export function openPartial(container: ContainerIdentity): ImagePlace {
   const home = keyDirectory(container);
   fs.mkdirSync(home, { recursive: true, mode: 0o700 });
   const taken = fs.readdirSync(home).map((name) => Number(/^(\d+)/.exec(name)?.[1] ?? 0));
-  const generation = Math.max(0, ...taken) + 1;
+  const known = readLedger(home).entries.map((entry) => (entry.kind === 'image' ? entry.generation : 0));
+  const generation = Math.max(0, ...taken, ...known) + 1;
   const image = { generation, directory: join(home, String(generation)) };
   fs.mkdirSync(partialOf(image), { mode: 0o700 });
-  fs.mkdirSync(join(partialOf(image), 'checkpoint'), { mode: 0o700 });
+  try {
+    fs.mkdirSync(join(partialOf(image), 'checkpoint'), { mode: 0o700 });
+  } catch (error) {
+    fs.rmdirSync(partialOf(image));
+    throw error;
+  }
   return image;
 }
 
-/** The newest whole image of the container's key, or undefined. */
+/** The image that `current` names; undefined where there is none. `current` is for people: the ledger decides. */
 export function findCurrentImage(
   container: Pick<ContainerIdentity, 'imageRoot' | 'key'>,
 ): ImagePlace | undefined {
@@ -45,46 +49,53 @@ export function findCurrentImage(
   return { generation, directory: join(home, target) };
 }
 
-/** The generation that `current` names; 0 where there is none. */
-function currentGeneration(container: Pick<ContainerIdentity, 'imageRoot' | 'key'>): number {
-  return findCurrentImage(container)?.generation ?? 0;
-}
+const hasImage = ({ entries }: Ledger, { generation }: ImagePlace): boolean =>
+  entries.some((entry) => entry.kind === 'image' && entry.generation === generation);
 
-/** Whether `current` names this image, or a later one that another host has made since. */
+/** Whether the ledger has this image. */
 export function isCommitted(container: ContainerIdentity, image: ImagePlace): boolean {
-  return currentGeneration(container) >= image.generation && fs.existsSync(image.directory);
+  return hasImage(readLedger(keyDirectory(container)), image) && fs.existsSync(image.directory);
 }
 
 /**
- * Makes a finished partial image durable and current: everything it holds is on the disk before it gets its name,
- * and its name before `current` tells it. May be run twice.
+ * Makes a finished partial image durable and enters it into the ledger: everything it holds is on the disk before it
+ * gets its name, and its name before the ledger tells it. May be run twice.
  *
- * @throws Problem `image-superseded` where a later generation is current; the file system's own error.
+ * @throws Problem `life-superseded` where another container has taken the job up; the file system's own error.
  */
-export async function commit(container: ContainerIdentity, image: ImagePlace): Promise<void> {
+export async function commit(container: ContainerIdentity, image: ImageInMaking): Promise<void> {
   const home = keyDirectory(container);
-  const current = currentGeneration(container);
-  if (current > image.generation) {
-    throw new Problem(
-      'image-superseded',
-      `generation ${current} of ${container.key} has been committed meanwhile, by another container of this key; ` +
-        `expected none after ${image.generation}; let only one container of a key run at a time`,
-    );
+  if (!hasImage(readLedger(home), image)) {
+    checkLife(container, image.epoch);
+    if (!fs.existsSync(image.directory)) {
+      // One syncfs for all files (coreutils `sync --file-system`): an fsync for each takes ten times as long.
+      await execa('sync', ['--file-system', partialOf(image)]);
+      fs.renameSync(partialOf(image), image.directory);
+    }
+    syncDirectory(home);
+    const { generation, epoch } = image;
+    let entered: number | undefined;
+    while (entered === undefined) {
+      // Right after what was read: a life that begins in between makes this fail, and is seen the next time round.
+      const { last } = checkLife(container, epoch);
+      entered = appendEntry(home, last, { kind: 'image', epoch, generation }, { durable: true });
+    }
   }
-  if (!fs.existsSync(image.directory)) {
-    // One syncfs for all files (coreutils `sync --file-system`): an fsync for each takes ten times as long.
-    await execa('sync', ['--file-system', partialOf(image)]);
-    fs.renameSync(partialOf(image), image.directory);
-  }
-  syncDirectory(home);
-  const draft = join(home, `current.${image.generation}`);
+  pointCurrent(home, image);
+}
+
+/** Lets `current` name an image, unless it names a later one. */
+function pointCurrent(home: string, { generation }: ImagePlace): void {
+  const newest = readLedger(home).entries.findLast((entry) => entry.kind === 'image');
+  if (newest && newest.generation !== generation) return;
+  const draft = join(home, `current.${generation}`);
   fs.rmSync(draft, { force: true });
-  fs.symlinkSync(String(image.generation), draft);
+  fs.symlinkSync(String(generation), draft);
   fs.renameSync(draft, join(home, 'current'));
   syncDirectory(home);
 }
 
-/** Removes an image that is not current, partial or renamed; one that is stays. */
+/** Removes an image that is not in the ledger, partial or renamed; one that is stays. */
 export function dropUncommitted(container: ContainerIdentity, image: ImagePlace): void {
   fs.rmSync(partialOf(image), { recursive: true, force: true });
   if (!isCommitted(container, image)) fs.rmSync(image.directory, { recursive: true, force: true });
@@ -99,13 +110,4 @@ export function markFailed(
 ): void {
   const path = `${image.directory}.failed.jsonl`;
   fs.appendFileSync(path, `${JSON.stringify({ at: new Date().toISOString(), ...mark })}\n`, { mode: 0o600 });
-}
-
-function syncDirectory(path: string): void {
-  const fd = fs.openSync(path, 'r');
-  try {
-    fs.fsyncSync(fd);
-  } finally {
-    fs.closeSync(fd);
-  }
 }

@@ -6,6 +6,7 @@ import { endJob } from './end-job.ts';
 import { isFrozen } from './freezer.ts';
 import type { Host } from './host.ts';
 import { isCommitted } from './image-store.ts';
+import { closeLife } from './lives.ts';
 import { reasonOf } from './problem.ts';
 import { dropRollback, rollBackRootfs } from './rollback.ts';
 import { isInitAlive, observeContainer, readRuncRecord } from './runc-state.ts';
@@ -50,25 +51,27 @@ async function recoverCheckpoint(
   container: ContainerIdentity,
   { step, child }: Interruption,
 ): Promise<Recovered> {
-  const { image, request, call, wasPaused } = (child ?? {}) as Partial<CheckpointContext>;
+  const { image, request, call, wasPaused, life } = (child ?? {}) as Partial<CheckpointContext>;
   if (!request || !call)
     return { status: await observeContainer(host, container), note: 'no step had begun' };
   let note = 'the interrupted checkpoint was undone';
   if (image && isCommitted(container, image) && !request.leaveRunning) {
     if (step === 'endingJob' && !readRuncRecord(container)) {
+      closeLife(host, container, image.epoch, 'checkpointed');
       return { status: 'checkpointed', note: `image ${image.generation} was committed and the job ended` };
     }
     // The job waits frozen for its end since it was dumped. One that has run on is ahead of its image.
     if ((step === 'committing' || step === 'endingJob') && isHeldFrozen(container)) {
       try {
         await endJob(host, container, call);
+        closeLife(host, container, image.epoch, 'checkpointed');
         return { status: 'checkpointed', note: `image ${image.generation} was committed: the job was ended` };
       } catch (error) {
         note = `image ${image.generation} was committed, but the job could not be ended: ${reasonOf(error)}`;
       }
     }
   }
-  await undoCheckpoint({ container, request, call, wasPaused: wasPaused ?? false, image });
+  await undoCheckpoint({ container, request, call, wasPaused: wasPaused ?? false, life, image });
   return { status: await observeContainer(host, container), note };
 }
 

@@ -1,7 +1,10 @@
 import type { RuncStep } from '../machines/container-context.ts';
+import type { ContainerIdentity, Life } from '../machines/vocabulary.ts';
 import { keepingCgroup2Options } from './cgroup2-options.ts';
 import { writeCriuOptions } from './criu-options.ts';
 import type { Host } from './host.ts';
+import { claimLife } from './lives.ts';
+import { reasonOf } from './problem.ts';
 import { runcForCaller } from './runc.ts';
 import { cgroupRootOptions } from './unified-cgroup.ts';
 
@@ -21,11 +24,25 @@ export function environmentToAdopt({ env }: Host, { container, call }: RuncStep)
 }
 
 /**
- * Lets runc restore an image that the caller names.
+ * Lets runc restore an image that the caller names. That raises the job's epoch as any restore does; the caller has
+ * asked for this container in so many words, so it gets it even where another one carries the job on.
  *
  * @throws RuncFailure
  */
-export async function restoreGiven(host: Host, step: RuncStep): Promise<void> {
+export async function restoreGiven(host: Host, step: RuncStep): Promise<Life | undefined> {
+  const life = claimOrWarn(host, step.container);
   const env = environmentToAdopt(host, step);
   await keepingCgroup2Options(host, () => runcForCaller({ ...host, env }, step.call.argv));
+  return life;
+}
+
+function claimOrWarn(host: Host, container: ContainerIdentity): Life | undefined {
+  try {
+    const life = claimLife(host, container);
+    if ('refused' in life) host.log.warn(`${life.refused}: this container makes no checkpoints`);
+    return life;
+  } catch (error) {
+    host.log.warn({ reason: reasonOf(error) }, 'cannot take the job up: the first checkpoint decides');
+    return undefined;
+  }
 }

@@ -23,6 +23,8 @@ export interface RuncRecord {
   readonly startTime: number;
   /** The directory whose `freezer.state` (v1) or `cgroup.freeze` (v2) freezes the whole container. */
   readonly freezer: { readonly version: 1 | 2; readonly directory: string } | undefined;
+  /** The directory in which the memory controller counts what its limit has killed. */
+  readonly memory: string | undefined;
 }
 
 /** Reads runc's record of a container; undefined where runc has none (or none that can be understood). */
@@ -41,7 +43,7 @@ export function readRuncRecord(container: Pick<ContainerIdentity, 'root' | 'id'>
       : v2
         ? ({ version: 2, directory: v2 } as const)
         : undefined;
-    return { pid, startTime, freezer };
+    return { pid, startTime, freezer, memory: paths.memory ?? v2 };
   } catch {
     return undefined;
   }
@@ -49,13 +51,18 @@ export function readRuncRecord(container: Pick<ContainerIdentity, 'root' | 'id'>
 
 /** Whether the container's init is the process it was, and not a zombie that waits to be reaped. */
 export function isInitAlive({ pid, startTime }: RuncRecord): boolean {
+  return processStartTime(pid) === startTime;
+}
+
+/** When a process was started, in clock ticks since boot; undefined where there is none, or only a zombie. */
+export function processStartTime(pid: number): number | undefined {
   try {
     // proc_pid_stat(5): after the name in parentheses, field 3 is the state and field 22 the start time.
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return fields[19] === String(startTime) && fields[0] !== 'Z' && fields[0] !== 'X';
+    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : Number(fields[19]);
   } catch {
-    return false;
+    return undefined;
   }
 }
 

@@ -4,19 +4,23 @@ import { containerMachine } from '../machines/container.ts';
 import type { RuncStep } from '../machines/container-context.ts';
 import { restoreMachine } from '../machines/restore.ts';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
+import { commitImage } from './commit-image.ts';
 import { readContainerConfig } from './container-config.ts';
 import { deleteContainer } from './delete-container.ts';
 import { describeImage } from './describe-image.ts';
 import { dumpMemory } from './dump-memory.ts';
 import { endJob } from './end-job.ts';
+import { takeUp } from './find-images.ts';
 import { freezeContainer, thawContainer } from './freeze-container.ts';
 import { namingFullDisk } from './full-disk.ts';
 import { handOver } from './hand-over.ts';
 import { holdRestored } from './hold-restored.ts';
 import type { Host } from './host.ts';
-import { commit, findCurrentImage, markFailed, openPartial } from './image-store.ts';
+import { markFailed } from './image-store.ts';
 import { judgeImage } from './judge-image.ts';
 import { keepUnlinked } from './keep-unlinked.ts';
+import { closeLife, noteRestore } from './lives.ts';
+import { prepareImage } from './prepare-image.ts';
 import { recover } from './recover.ts';
 import { releaseHeld } from './release-held.ts';
 import { restoreGiven } from './restore-given.ts';
@@ -48,7 +52,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
 
   return containerMachine.provide({
     actors: {
-      findImage: service((container: ContainerIdentity) => findCurrentImage(container)),
+      findImage: service((container: ContainerIdentity) => takeUp(host, container)),
       createAfresh: asCaller,
       start: asCaller,
       pause: asCaller,
@@ -59,7 +63,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
       recover: service((input) => recover(host, input)),
       checkpoint: checkpointMachine.provide({
         actors: {
-          prepareImage: writing(({ container }) => openPartial(container)),
+          prepareImage: writing((step) => prepareImage(host, step)),
           freeze: service(({ container }) => freezeContainer(container)),
           saveRootfs: writing((step) => saveContainerRootfs(host, step)),
           dumpMemory: writing(async (step) => {
@@ -69,8 +73,11 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           thaw: service(({ container }) => thawContainer(container)),
           describeImage: writing((step) => describeImage(host, step)),
           handOver: service(handOver),
-          commitImage: service(({ container, image }) => commit(container, image)),
-          endJob: service(({ container, call }) => endJob(host, container, call)),
+          commitImage: service((step) => commitImage(host, step)),
+          endJob: service(async ({ container, call, image }) => {
+            await endJob(host, container, call);
+            closeLife(host, container, image.epoch, 'checkpointed');
+          }),
           undo: service(undoCheckpoint),
         },
       }),
@@ -81,14 +88,26 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           applyRootfs: service(({ container, image }) =>
             resetRootfs(readContainerConfig(container.bundle).rootfs, image.directory),
           ),
-          restoreMemory: service((input) => restoreMemory(host, input)),
-          hold: service((input) => holdRestored(host, input)),
+          restoreMemory: service(async (input) => {
+            noteRestore(input, 'attempt');
+            await restoreMemory(host, input);
+          }),
+          hold: service(async (input) => {
+            await holdRestored(host, input);
+            noteRestore(input, 'restored');
+          }),
           dropRollback: service(({ container }) => dropRollback(container)),
           removeLeftovers: service(({ container, call }) => endJob(host, container, call)),
           resetRootfs: service(({ container }) => rollBackRootfs(container)),
-          markImage: service(({ container, image, failure }) =>
-            markFailed(image, { container: container.id, reason: failure?.message ?? 'unknown' }),
-          ),
+          markImage: service(({ container, image, fallbacks, failure }) => {
+            const reason = failure?.message ?? 'unknown';
+            const [next] = fallbacks;
+            if (next) {
+              const [newer, older] = [image.generation, next.generation];
+              host.log.warn({ failure }, `generation ${newer} is refused, ${older} is taken: ${reason}`);
+            }
+            markFailed(image, { container: container.id, reason });
+          }),
         },
       }),
     },

@@ -1,5 +1,5 @@
 import type { CheckpointInput } from '../machines/checkpoint.ts';
-import type { ImagePlace } from '../machines/vocabulary.ts';
+import type { ImageInMaking } from '../machines/vocabulary.ts';
 import { freezeContainer, thawContainer } from './freeze-container.ts';
 import { takeBack } from './hand-over.ts';
 import { dropUncommitted, isCommitted, partialOf } from './image-store.ts';
@@ -14,7 +14,7 @@ export async function undoCheckpoint({
   request,
   wasPaused,
   image,
-}: CheckpointInput & { readonly image: ImagePlace | undefined }): Promise<void> {
+}: CheckpointInput & { readonly image: ImageInMaking | undefined }): Promise<void> {
   if (wasPaused) await freezeContainer(container).catch(() => {});
   else thawContainer(container);
   if (!image || isCommitted(container, image)) return;

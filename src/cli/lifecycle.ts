@@ -1,6 +1,7 @@
 import type { Snapshot } from 'xstate';
 import { createActor, waitFor } from 'xstate';
 import { enterIndex, leaveIndex } from '../actions/container-index.ts';
+import { forgetKill } from '../actions/ending.ts';
 import type { Host } from '../actions/host.ts';
 import { takeLock } from '../actions/lock.ts';
 import { Problem, reasonOf } from '../actions/problem.ts';
@@ -19,7 +20,7 @@ import {
 import type { ContainerEvent, Interruption } from '../machines/container-context.ts';
 import { nextEvents } from '../machines/next-events.ts';
 import { interruptionIn, pathOf, refusalOf } from '../machines/paths.ts';
-import type { Answer, ContainerIdentity, ImagePlace } from '../machines/vocabulary.ts';
+import type { Answer, ContainerIdentity, ImagePlace, Life } from '../machines/vocabulary.ts';
 
 /** Commands that begin a container's life: what an earlier container left in the bundle means nothing to them. */
 const beginnings: ReadonlySet<ContainerEvent['type']> = new Set(['CREATE', 'RUN', 'RESTORE']);
@@ -44,6 +45,7 @@ export async function carryOut(
     const known = beginnings.has(event.type) ? undefined : readState(stateFileOf(container.bundle));
     const refused = known ? undefined : await rollPredecessorBack(host, container);
     if (refused) return refused;
+    if (!known) forgetKill(container);
     const { answer, state } = await live(host, known ?? container, known, event);
     if (state === 'alive.failed' && beginnings.has(event.type)) leaveIndex(host.config.runDir, container);
     gone = state === 'deleted';
@@ -89,7 +91,13 @@ async function live(
   const actor = createActor(machine, {
     input: {
       container,
-      ...(interruption ? { interruption, image: known?.snapshot.context.image as ImagePlace } : {}),
+      ...(interruption
+        ? {
+            interruption,
+            image: known?.snapshot.context.image as ImagePlace | undefined,
+            life: known?.snapshot.context.life as Life | undefined,
+          }
+        : {}),
     },
     ...(known && !interruption ? { snapshot: known.snapshot as unknown as Snapshot<unknown> } : {}),
   });

@@ -14,6 +14,8 @@ export interface Plan {
   readonly event: ContainerEvent;
   /** Only noted: the real runc then takes the process over, because it must not wait, or lasts as long as the job. */
   readonly handsOver: boolean;
+  /** Whether the caller asks the job to end, by a signal. */
+  readonly endsJob?: boolean;
 }
 
 /** runc's own default where root runs it (main.go); the shim always names another. */
@@ -63,10 +65,26 @@ export function planFor(command: RuncCommand, cwd: string): Plan | undefined {
     case 'delete':
       return { ...plan, event: { type: 'DELETE', call } };
     case 'kill':
-      return { ...plan, event: { type: 'KILL', call }, handsOver: true };
+      return {
+        ...plan,
+        event: { type: 'KILL', call },
+        endsJob: endsJob(command.positionals[1]),
+        handsOver: true,
+      };
     default:
       return undefined;
   }
+}
+
+/** Signals that do not ask a job to end: it goes on, reloads, or looks at something. */
+const harmless: ReadonlySet<string> = new Set([
+  ...['0', 'HUP', '1', 'USR1', '10', 'USR2', '12', 'CHLD', '17', 'CONT', '18', 'STOP', '19', 'TSTP', '20'],
+  ...['URG', '23', 'WINCH', '28'],
+]);
+
+/** Whether a signal of `runc kill` asks the job to end; without one it is SIGTERM (runc's kill.go). */
+function endsJob(signal = 'SIGTERM'): boolean {
+  return !harmless.has(signal.toUpperCase().replace(/^SIG/, ''));
 }
 
 function callOf(command: RuncCommand, cwd: string): RuncCall {

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { isEnabled, readContainerConfig, settingsOf } from '../actions/container-config.ts';
 import { bundleFromIndex } from '../actions/container-index.ts';
+import { noteKill } from '../actions/ending.ts';
 import type { Host } from '../actions/host.ts';
 import type { HostConfig } from '../actions/host-config.ts';
 import { appendToRuncLog } from '../actions/log.ts';
@@ -36,6 +37,7 @@ export async function main(argv: readonly string[]): Promise<void> {
   if (!found.ok) return passOn(found.reason);
   if (settings.broken !== undefined || !found.value) return passOn(settings.broken ?? '');
 
+  if (plan.endsJob) noteKill(found.value);
   let answer: Answer;
   try {
     answer = await carryOut(

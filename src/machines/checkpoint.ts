@@ -4,7 +4,8 @@ import {
   type ContainerIdentity,
   type Failure,
   failureOf,
-  type ImagePlace,
+  type ImageInMaking,
+  type Life,
   type RuncCall,
 } from './vocabulary.ts';
 
@@ -14,20 +15,21 @@ export interface CheckpointInput {
   readonly request: CheckpointRequest;
   /** Whether the caller had paused the container; it is left as it was found. */
   readonly wasPaused: boolean;
+  readonly life: Life | undefined;
 }
 
 export interface CheckpointContext extends CheckpointInput {
-  readonly image?: ImagePlace;
+  readonly image?: ImageInMaking;
   readonly failure?: Failure;
 }
 
 export type CheckpointOutput =
-  | { readonly outcome: 'checkpointed' | 'continues'; readonly image: ImagePlace }
+  | { readonly outcome: 'checkpointed' | 'continues'; readonly image: ImageInMaking }
   | { readonly outcome: 'failed'; readonly failure: Failure };
 
 /** What every step is given: the request and where the image is built. */
 export interface CheckpointStep extends CheckpointInput {
-  readonly image: ImagePlace;
+  readonly image: ImageInMaking;
 }
 
 const step = fromPromise<void, CheckpointStep>(async () => {
@@ -38,6 +40,7 @@ const inputOf = ({ context }: { context: CheckpointContext }): CheckpointInput =
   call: context.call,
   request: context.request,
   wasPaused: context.wasPaused,
+  life: context.life,
 });
 const stepOf = ({ context }: { context: CheckpointContext }): CheckpointStep => {
   const { image } = context;
@@ -59,8 +62,8 @@ export const checkpointMachine = setup({
     output: {} as CheckpointOutput,
   },
   actors: {
-    /** Chooses the next generation and makes its empty `.partial` directory. */
-    prepareImage: fromPromise<ImagePlace, CheckpointInput>(async () => {
+    /** Makes sure that the container carries the job on, and makes the next generation's empty `.partial` directory. */
+    prepareImage: fromPromise<ImageInMaking, CheckpointInput>(async () => {
       throw new Error('no service was provided');
     }),
     freeze: step,
@@ -72,12 +75,12 @@ export const checkpointMachine = setup({
     describeImage: step,
     /** Gives the caller's `--image-path` CRIU's files. */
     handOver: step,
-    /** Syncs, renames, and swaps `current`. */
+    /** Syncs, renames, and enters the image into the ledger. */
     commitImage: step,
     /** Ends the job: its image is safe. */
     endJob: step,
     /** Drops what is not committed and what was handed over, and leaves the container as it was found. */
-    undo: fromPromise<void, CheckpointInput & { readonly image: ImagePlace | undefined }>(async () => {
+    undo: fromPromise<void, CheckpointInput & { readonly image: ImageInMaking | undefined }>(async () => {
       throw new Error('no service was provided');
     }),
   },

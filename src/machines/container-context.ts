@@ -4,6 +4,7 @@ import type {
   ContainerIdentity,
   Failure,
   ImagePlace,
+  Life,
   ObservedStatus,
   RuncCall,
 } from './vocabulary.ts';
@@ -12,6 +13,11 @@ import type {
 export interface RuncStep {
   readonly container: ContainerIdentity;
   readonly call: RuncCall;
+}
+
+/** A `delete`, of a container that carries its job on in an epoch. */
+export interface DeleteStep extends RuncStep {
+  readonly epoch: number | undefined;
 }
 
 /** A step in whose middle a wrapper died, as its state file tells it. */
@@ -39,8 +45,10 @@ export type ContainerEvent =
 export interface ContainerInput {
   readonly container: ContainerIdentity;
   readonly interruption?: Interruption | undefined;
-  /** The image that an interrupted life had been restored from, or had made. */
+  /** The image that an interrupted container had been restored from, or had made. */
   readonly image?: ImagePlace | undefined;
+  /** Undefined before a container is made, and where the place of the images was out of reach then. */
+  readonly life?: Life | undefined;
 }
 
 export interface ContainerContext extends ContainerInput {
@@ -51,6 +59,8 @@ export interface ContainerContext extends ContainerInput {
   readonly startsAtOnce: boolean;
   /** Whether the container was paused when its latest checkpoint was asked for. */
   readonly wasPaused: boolean;
+  /** What is to be tried where {@link image} is refused. */
+  readonly fallbacks: readonly ImagePlace[];
   readonly answer: Answer;
   /** Why the latest checkpoint, restore, or command failed. */
   readonly failure?: Failure | undefined;

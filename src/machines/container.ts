@@ -6,11 +6,12 @@ import {
   type ContainerEvent,
   type ContainerInput,
   commandOf,
+  type DeleteStep,
   type Recovered,
   type RuncStep,
 } from './container-context.ts';
 import { type RestoreInput, type RestoreOutput, restoreMachine } from './restore.ts';
-import { type ContainerIdentity, failureOf, type ImagePlace, type RuncCall } from './vocabulary.ts';
+import { type ContainerIdentity, failureOf, type Life, type RuncCall, type TakenUp } from './vocabulary.ts';
 
 const noCall: RuncCall = { argv: [], globals: [], switches: [], restoreFlags: [] };
 const notProvided = async (): Promise<never> => {
@@ -21,6 +22,9 @@ const runcInput = ({ context }: { context: ContainerContext }): RuncStep => ({
   container: context.container,
   call: context.call,
 });
+
+const epochOf = (life: Life | undefined): number | undefined =>
+  life && 'epoch' in life ? life.epoch : undefined;
 
 /** What an invoked service answered with, for the guards that are named: XState types them by commands alone. */
 const outputOf = <Output>(event: unknown): Output => (event as { output: Output }).output;
@@ -38,16 +42,17 @@ export const containerMachine = setup({
     tags: {} as 'resting',
   },
   actors: {
-    findImage: fromPromise<ImagePlace | undefined, ContainerIdentity>(notProvided),
+    /** Takes the job up, and finds the images that it may be carried on from. */
+    findImage: fromPromise<TakenUp, ContainerIdentity>(notProvided),
     /** `runc create` (or `run --detach`) with the caller's own argv. */
     createAfresh: runcStep,
     start: runcStep,
     pause: runcStep,
     resume: runcStep,
     /** Answers with runc's status, which is not 0 for a container that was gone before. */
-    delete: fromPromise<number, RuncStep>(notProvided),
+    delete: fromPromise<number, DeleteStep>(notProvided),
     /** containerd's own restore, from an image that the caller names. */
-    restoreGiven: runcStep,
+    restoreGiven: fromPromise<Life | undefined, RuncStep>(notProvided),
     /** Lets a held, restored container go. */
     release: runcStep,
     restore: restoreMachine,
@@ -62,7 +67,13 @@ export const containerMachine = setup({
     awaitStart: assign({ startsAtOnce: false }),
     keepImage: assign(({ event }) => {
       const output = outputOf<CheckpointOutput>(event);
-      return output.outcome === 'failed' ? answerFailure(output.failure) : { image: output.image };
+      if (output.outcome === 'failed') return answerFailure(output.failure);
+      return { image: output.image, life: { epoch: output.image.epoch } };
+    }),
+    keepLife: assign(({ event }) => {
+      const { life, images, failure } = outputOf<TakenUp>(event);
+      const [image, ...fallbacks] = images;
+      return { life, fallbacks, ...(image ? { image } : {}), ...(failure ? { failure } : {}) };
     }),
   },
   guards: {
@@ -74,7 +85,7 @@ export const containerMachine = setup({
     sawPaused: ({ event }) => event.type === 'OBSERVED' && event.status === 'paused',
     sawStopped: ({ event }) =>
       event.type === 'OBSERVED' && (event.status === 'stopped' || event.status === 'gone'),
-    foundImage: ({ event }) => outputOf<ImagePlace | undefined>(event) !== undefined,
+    foundImage: ({ event }) => outputOf<TakenUp>(event).images.length > 0,
     endedJob: ({ event }) => outputOf<CheckpointOutput>(event).outcome === 'checkpointed',
     isRestored: ({ event }) => outputOf<RestoreOutput>(event).outcome === 'restored',
     isRolledBack: ({ event }) => outputOf<RestoreOutput>(event).outcome === 'rolledBack',
@@ -92,6 +103,7 @@ export const containerMachine = setup({
     call: noCall,
     startsAtOnce: false,
     wasPaused: false,
+    fallbacks: [],
     answer: { status: 0 },
   }),
   initial: 'new',
@@ -132,9 +144,9 @@ export const containerMachine = setup({
                   {
                     guard: 'foundImage',
                     target: '#container.alive.restoring',
-                    actions: assign(({ event }) => (event.output ? { image: event.output } : {})),
+                    actions: 'keepLife',
                   },
-                  { target: 'fromScratch' },
+                  { target: 'fromScratch', actions: 'keepLife' },
                 ],
                 onError: {
                   target: 'fromScratch',
@@ -217,8 +229,8 @@ export const containerMachine = setup({
             src: 'checkpoint',
             input: ({ context }): CheckpointInput => {
               if (!context.request) throw new Error('a checkpoint was begun without a request');
-              const { container, call, request, wasPaused } = context;
-              return { container, call, request, wasPaused };
+              const { container, call, request, wasPaused, life } = context;
+              return { container, call, request, wasPaused, life };
             },
             onDone: [
               {
@@ -241,10 +253,17 @@ export const containerMachine = setup({
             src: 'restore',
             input: ({ context }): RestoreInput => {
               if (!context.image) throw new Error('a restore was begun without an image');
-              return { container: context.container, image: context.image, call: context.call };
+              const { container, image, fallbacks, life, call } = context;
+              return { container, image, fallbacks, epoch: epochOf(life), call };
             },
             onDone: [
-              { guard: 'isRestored', target: 'restored' },
+              {
+                guard: 'isRestored',
+                target: 'restored',
+                actions: assign(({ event }) =>
+                  event.output.outcome === 'restored' ? { image: event.output.image } : {},
+                ),
+              },
               {
                 guard: 'isRolledBack',
                 target: 'rolledBack',
@@ -294,7 +313,7 @@ export const containerMachine = setup({
           invoke: {
             src: 'restoreGiven',
             input: runcInput,
-            onDone: 'running',
+            onDone: { target: 'running', actions: assign(({ event }) => ({ life: event.output })) },
             onError: { target: 'failed', actions: 'refuse' },
           },
         },
@@ -323,7 +342,7 @@ export const containerMachine = setup({
     deleting: {
       invoke: {
         src: 'delete',
-        input: runcInput,
+        input: ({ context }): DeleteStep => ({ ...runcInput({ context }), epoch: epochOf(context.life) }),
         onDone: {
           target: 'deleted',
           actions: assign(({ event }) => ({ answer: { status: event.output } })),

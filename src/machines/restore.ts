@@ -10,18 +10,22 @@ import {
 export interface RestoreInput {
   readonly container: ContainerIdentity;
   readonly image: ImagePlace;
+  /** Older images, the newest first: the next one is taken where one is refused before anything was touched. */
+  readonly fallbacks: readonly ImagePlace[];
+  /** The epoch in which the container carries the job on; undefined where the place of the images was out of reach. */
+  readonly epoch: number | undefined;
   /** The original `create`, whose pid file, console socket, and global flags the restore takes on. */
   readonly call: RuncCall;
 }
 
 export interface RestoreContext extends RestoreInput {
-  readonly failure?: Failure;
+  readonly failure?: Failure | undefined;
   /** The rollback's own failure: the root file system is not known to be whole. */
   readonly rollbackFailure?: Failure;
 }
 
 export type RestoreOutput =
-  | { readonly outcome: 'restored' }
+  | { readonly outcome: 'restored'; readonly image: ImagePlace }
   /** Nothing was touched, or everything was put back: the container may start from scratch. */
   | { readonly outcome: 'rolledBack'; readonly failure: Failure }
   | { readonly outcome: 'failed'; readonly failure: Failure };
@@ -32,6 +36,8 @@ const step = fromPromise<void, RestoreInput>(async () => {
 const inputOf = ({ context }: { context: RestoreContext }): RestoreInput => ({
   container: context.container,
   image: context.image,
+  fallbacks: context.fallbacks,
+  epoch: context.epoch,
   call: context.call,
 });
 const errorOf = (event: unknown): Failure => failureOf((event as { error: unknown }).error);
@@ -64,7 +70,14 @@ export const restoreMachine = setup({
   },
   actions: {
     keepFailure: assign(({ event }) => ({ failure: errorOf(event) })),
+    takeNextImage: assign(({ context }) => {
+      const [image = context.image, ...fallbacks] = context.fallbacks;
+      return { image, fallbacks, failure: undefined };
+    }),
     keepRollbackFailure: assign(({ event }) => ({ rollbackFailure: errorOf(event) })),
+  },
+  guards: {
+    hasFallback: ({ context }) => context.fallbacks.length > 0,
   },
 }).createMachine({
   id: 'restore',
@@ -76,7 +89,21 @@ export const restoreMachine = setup({
         src: 'validateImage',
         input: inputOf,
         onDone: 'savingRollback',
-        onError: { target: 'marking', actions: 'keepFailure' },
+        onError: { target: 'refusing', actions: 'keepFailure' },
+      },
+    },
+    refusing: {
+      invoke: {
+        src: 'markImage',
+        input: ({ context }) => ({ ...inputOf({ context }), failure: context.failure }),
+        onDone: [
+          { guard: 'hasFallback', target: 'validating', actions: 'takeNextImage' },
+          { target: 'rolledBack' },
+        ],
+        onError: [
+          { guard: 'hasFallback', target: 'validating', actions: 'takeNextImage' },
+          { target: 'rolledBack' },
+        ],
       },
     },
     savingRollback: {
@@ -158,8 +185,8 @@ export const restoreMachine = setup({
     failed: { type: 'final' },
   },
   output: ({ context }): RestoreOutput => {
-    const { failure, rollbackFailure } = context;
-    if (!failure) return { outcome: 'restored' };
+    const { failure, rollbackFailure, image } = context;
+    if (!failure) return { outcome: 'restored', image };
     if (!rollbackFailure) return { outcome: 'rolledBack', failure };
     return {
       outcome: 'failed',

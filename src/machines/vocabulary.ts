@@ -36,6 +36,27 @@ export interface ImagePlace {
   readonly directory: string;
 }
 
+/**
+ * A container's place in the life of its job: the epoch in which it carries the job on, or why it must not, because
+ * another container does.
+ */
+export type Life = { readonly epoch: number } | { readonly refused: string };
+
+/** An image that is being made: by a container that carries the job on in this epoch. */
+export interface ImageInMaking extends ImagePlace {
+  readonly epoch: number;
+}
+
+/** What a new container starts from. */
+export interface TakenUp {
+  /** Undefined where the place of the images could not be reached: the first checkpoint decides then. */
+  readonly life: Life | undefined;
+  /** The images to carry on from, the newest first; none where the job starts from scratch. */
+  readonly images: readonly ImagePlace[];
+  /** Why the job starts from scratch although it has been carried on before. */
+  readonly failure?: Failure;
+}
+
 /** One command line given to `tardis-runc`, as far as the machines and the actions need it. */
 export interface RuncCall {
   /** Verbatim: what the real runc is given where Tardis has nothing to add. */

@@ -19,11 +19,12 @@ const v2 = () => ({ version: 2, directory: cgroup.path }) as const;
 
 describe('freezerOf', () => {
   it('should be that of the record, and a Problem where there is none', async () => {
-    expect(freezerOf({ pid: 1, startTime: 2, freezer: v2() })).toEqual(v2());
+    expect(freezerOf({ pid: 1, startTime: 2, memory: undefined, freezer: v2() })).toEqual(v2());
     expect((await problemOf(() => freezerOf(undefined))).code).toBe('freezer');
-    expect((await problemOf(() => freezerOf({ pid: 1, startTime: 2, freezer: undefined }))).code).toBe(
-      'freezer',
-    );
+    expect(
+      (await problemOf(() => freezerOf({ pid: 1, startTime: 2, memory: undefined, freezer: undefined })))
+        .code,
+    ).toBe('freezer');
   });
 });
 

@@ -29,7 +29,7 @@ function hand(imagePath = into()): Promise<void> {
     container,
     call: callOf('checkpoint'),
     request: { leaveRunning: false, imagePath, flags: [] },
-    image: { generation: 3, directory: scratch.at('images', '3') },
+    image: { generation: 3, directory: scratch.at('images', '3'), epoch: 1 },
   };
   return handOver(step as CheckpointStep);
 }

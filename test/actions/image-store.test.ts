@@ -20,7 +20,8 @@ import {
   openPartial,
   partialOf,
 } from '../../src/actions/image-store.ts';
-import type { ContainerIdentity, ImagePlace } from '../../src/machines/vocabulary.ts';
+import { appendEntry, readLedger } from '../../src/actions/ledger.ts';
+import type { ContainerIdentity, ImageInMaking } from '../../src/machines/vocabulary.ts';
 import { useScratch } from '../support/action-scratch.ts';
 
 const scratch = useScratch();
@@ -32,7 +33,10 @@ const container = (): ContainerIdentity => ({
   imageRoot: scratch.at('efs', 'images'),
 });
 const home = (): string => join(container().imageRoot, 'job-key');
-const names = (): string[] => readdirSync(home()).sort();
+const names = (): string[] =>
+  readdirSync(home())
+    .filter((name) => name !== 'ledger')
+    .sort();
 const modeOf = (path: string): number => statSync(path).mode & 0o777;
 
 /** What an earlier life has left: directories end with a slash. */
@@ -44,8 +48,19 @@ function leave(...left: string[]): void {
   }
 }
 
-async function committed(text = 'memory'): Promise<ImagePlace> {
-  const image = openPartial(container());
+/** An image that is being made, by a container that has taken the job up. */
+function opened(): ImageInMaking {
+  const { last, entries } = readLedger(home());
+  const held = entries.findLast(({ kind }) => kind === 'life');
+  const claimant = { host: 'here', root: '/run/runc', id: 'job', wrapper: { pid: 1, startTime: 1 } };
+  const epoch = held?.number ?? appendEntry(home(), last, { kind: 'life', claimant });
+  return { ...openPartial(container()), epoch: epoch ?? 0 };
+}
+
+const placeOf = ({ generation, directory }: ImageInMaking) => ({ generation, directory });
+
+async function committed(text = 'memory'): Promise<ImageInMaking> {
+  const image = opened();
   writeFileSync(join(partialOf(image), 'checkpoint', 'pages-1.img'), text);
   await commit(container(), image);
   return image;
@@ -96,7 +111,7 @@ describe('commit', () => {
     expect(names()).toEqual(['1', 'current']);
     expect(readlinkSync(join(home(), 'current'))).toBe('1');
     expect(readFileSync(join(image.directory, 'checkpoint', 'pages-1.img'), 'utf8')).toBe('memory');
-    expect(findCurrentImage(container())).toEqual(image);
+    expect(findCurrentImage(container())).toEqual(placeOf(image));
     expect(isCommitted(container(), image)).toBe(true);
   });
 
@@ -104,7 +119,7 @@ describe('commit', () => {
     const before = await committed('old');
     const image = await committed('new');
     expect(names()).toEqual(['1', '2', 'current']);
-    expect(findCurrentImage(container())).toEqual(image);
+    expect(findCurrentImage(container())).toEqual(placeOf(image));
     expect([isCommitted(container(), before), isCommitted(container(), image)]).toEqual([true, true]);
   });
 
@@ -112,24 +127,24 @@ describe('commit', () => {
     const image = await committed();
     await commit(container(), image);
     expect(names()).toEqual(['1', 'current']);
-    expect(findCurrentImage(container())).toEqual(image);
+    expect(findCurrentImage(container())).toEqual(placeOf(image));
   });
 
   it('should go on where a wrapper died between the name and current', async () => {
     await committed('old');
-    const image = openPartial(container());
+    const image = opened();
     await commit(container(), image);
     rmSync(join(home(), 'current'));
     symlinkSync('1', join(home(), 'current'));
     symlinkSync('elsewhere', join(home(), 'current.2'));
     await commit(container(), image);
     expect(names()).toEqual(['1', '2', 'current']);
-    expect(findCurrentImage(container())).toEqual(image);
+    expect(findCurrentImage(container())).toEqual(placeOf(image));
   });
 
   // Two hosts may run the same job for a while: the undoing of this one's checkpoint then keeps its partial image.
   it('should not be told of an image that is partial still, whatever later one is current', async () => {
-    const image = openPartial(container());
+    const image = opened();
     await committed('of another host');
     expect(isCommitted(container(), image)).toBe(false);
   });
@@ -137,10 +152,10 @@ describe('commit', () => {
   // On a network file system "not found" may also mean "not now" (existsSync is false for every error).
   it('should leave current alone where there is no image to commit', async () => {
     const before = await committed();
-    const image = openPartial(container());
+    const image = opened();
     rmSync(partialOf(image), { recursive: true });
     await commit(container(), image).catch(() => {});
-    expect(findCurrentImage(container())).toEqual(before);
+    expect(findCurrentImage(container())).toEqual(placeOf(before));
   });
 });
 
@@ -180,7 +195,7 @@ describe('findCurrentImage', () => {
 describe('dropUncommitted', () => {
   it('should remove a partial image, and leave every other', async () => {
     await committed();
-    const image = openPartial(container());
+    const image = opened();
     dropUncommitted(container(), image);
     dropUncommitted(container(), image);
     expect(names()).toEqual(['1', 'current']);
@@ -188,7 +203,7 @@ describe('dropUncommitted', () => {
 
   it('should remove an image that had its name already, but was not current', async () => {
     await committed();
-    const image = openPartial(container());
+    const image = opened();
     mkdirSync(image.directory);
     dropUncommitted(container(), image);
     expect(names()).toEqual(['1', 'current']);
@@ -198,7 +213,7 @@ describe('dropUncommitted', () => {
     const image = await committed();
     dropUncommitted(container(), image);
     expect(existsSync(join(image.directory, 'checkpoint', 'pages-1.img'))).toBe(true);
-    expect(findCurrentImage(container())).toEqual(image);
+    expect(findCurrentImage(container())).toEqual(placeOf(image));
   });
 
   it('should never remove an image that was current until another host made a later one', async () => {
@@ -233,6 +248,6 @@ describe('markFailed', () => {
     for (const { at } of marks) expect(new Date(at).toISOString()).toBe(at);
     expect(modeOf(path)).toBe(0o600);
     expect(readdirSync(image.directory)).toEqual(before);
-    expect(findCurrentImage(container())).toEqual(image);
+    expect(findCurrentImage(container())).toEqual(placeOf(image));
   });
 });

@@ -47,7 +47,7 @@ describe('readRuncRecord', () => {
 const startOf = (pid: number): number =>
   Number(readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)?.split(' ')[19]);
 const alive = (pid: number, startTime: number): boolean =>
-  isInitAlive({ pid, startTime, freezer: undefined });
+  isInitAlive({ pid, startTime, memory: undefined, freezer: undefined });
 
 describe('isInitAlive', () => {
   it('should be so for a process with that start, and not for another that has its pid now', () => {

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   afterAll,
@@ -15,6 +15,7 @@ import { type Call, type DirectRunc, directRunc } from '../support/direct-runc.t
 import type { Engine } from '../support/engine.ts';
 import { engines } from '../support/engines.ts';
 import { installFailingCriu } from '../support/failing-criu.ts';
+import { imageNames } from '../support/image-names.ts';
 import { debianImage } from '../support/images.ts';
 import { enabled, ticksOf } from '../support/jobs.ts';
 import { fixturesDir } from '../support/paths.ts';
@@ -182,7 +183,7 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('a host with cgroup v2 
       runc.run(['checkpoint', '--leave-running', '--image-path', join(stack.dir, 'left-image'), 'left'], {
         mayFail: true,
       });
-    const images = () => readdirSync(join(stack.checkpointRoot, 'left')).sort();
+    const images = () => imageNames(join(stack.checkpointRoot, 'left'));
 
     criu.fail('checkpoint');
     expect(await checkpoint()).toMatchObject({ exitCode: 1 });

@@ -13,6 +13,7 @@ import {
 import type { Container } from '../support/engine.ts';
 import { ctrEngine } from '../support/engine-ctr.ts';
 import { type FailingCriu, installFailingCriu } from '../support/failing-criu.ts';
+import { imageNames } from '../support/image-names.ts';
 import { busyboxImage } from '../support/images.ts';
 import { counting, enabled, ticksOf } from '../support/jobs.ts';
 import { requireRealStack } from '../support/requires.ts';
@@ -37,7 +38,7 @@ describe.skipIf(requireRealStack().skip)('a wrapper that is killed', () => {
   const runJob = (id: string, key: string) =>
     ctrEngine(stack).run({ id, image, args: counting, env: enabled(key) });
   const recordOf = ({ bundle }: Container) => JSON.parse(readFileSync(join(bundle, 'tardis.json'), 'utf8'));
-  const imagesOf = (key: string) => readdirSync(join(stack.checkpointRoot, key)).sort();
+  const imagesOf = (key: string) => imageNames(join(stack.checkpointRoot, key));
 
   /** The pids of this stack's processes whose command line has all these words. */
   function pidsOf(...words: string[]): number[] {

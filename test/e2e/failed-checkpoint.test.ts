@@ -24,6 +24,7 @@ import { ctrEngine } from '../support/engine-ctr.ts';
 import { engineNames, engines } from '../support/engines.ts';
 import { type FailingCriu, installFailingCriu } from '../support/failing-criu.ts';
 import { type Gate, installGate } from '../support/gate.ts';
+import { imageNames } from '../support/image-names.ts';
 import { busyboxImage } from '../support/images.ts';
 import { counting, enabled, ticksOf } from '../support/jobs.ts';
 import { projectRoot } from '../support/paths.ts';
@@ -54,7 +55,7 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('a checkpoint that fail
 
   const stateOf = ({ bundle }: Container) =>
     JSON.parse(readFileSync(join(bundle, 'tardis.json'), 'utf8')).snapshot.value;
-  const imagesOf = (key: string) => readdirSync(join(stack.checkpointRoot, key)).sort();
+  const imagesOf = (key: string) => imageNames(join(stack.checkpointRoot, key));
   const filesIn = (dir: string) => (existsSync(dir) ? readdirSync(dir) : []);
 
   /** That the job goes on as if nothing had been tried: running, thawed, and without a lost or repeated number. */

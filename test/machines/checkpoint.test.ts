@@ -34,6 +34,7 @@ const inputOf = ({ leaveRunning, wasPaused }: { leaveRunning: boolean; wasPaused
   call: callOf('runc', 'checkpoint', 'job'),
   request: requestOf(leaveRunning),
   wasPaused,
+  life: { epoch: 1 },
 });
 
 /** The services in the order they ran, with what each was given, on a machine that really runs. */

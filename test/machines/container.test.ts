@@ -5,7 +5,14 @@ import { RuncFailure } from '../../src/actions/runc.ts';
 import { containerMachine } from '../../src/machines/container.ts';
 import { interruptionIn, pathOf } from '../../src/machines/paths.ts';
 import { endingsOf, leavesOf, next, pathOfNode, restsOf, serviceIn } from '../support/machine-paths.ts';
-import { container, containerOutputs, events, failure, whatMayCome } from '../support/machine-samples.ts';
+import {
+  container,
+  containerOutputs,
+  events,
+  failure,
+  image,
+  whatMayCome,
+} from '../support/machine-samples.ts';
 
 type Snapshot = SnapshotFrom<typeof containerMachine>;
 
@@ -117,7 +124,7 @@ describe('the container machine', () => {
 
   it('should hold a restored container until its start, but not one that was to start at once', () => {
     for (const snapshot of at('alive.restoring')) {
-      const [after] = endOf(snapshot, 'done', { restore: [{ outcome: 'restored' }] });
+      const [after] = endOf(snapshot, 'done', { restore: [{ outcome: 'restored', image }] });
       const expected = snapshot.context.startsAtOnce ? 'alive.releasing' : 'alive.restored';
       expect(after && pathOf(after.value)).toBe(expected);
     }
@@ -125,7 +132,7 @@ describe('the container machine', () => {
 
   it('should start from scratch where there is no image, and where images cannot be looked for', () => {
     for (const snapshot of at('alive.creating.lookingForImage')) {
-      const [none] = endOf(snapshot, 'done', { findImage: [undefined] });
+      const [none] = endOf(snapshot, 'done', { findImage: [{ life: undefined, images: [] }] });
       const [unknown] = endOf(snapshot, 'fails');
       expect(none && pathOf(none.value)).toBe('alive.creating.fromScratch');
       expect(unknown && pathOf(unknown.value)).toBe('alive.creating.fromScratch');

@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { createActor, fromPromise, toPromise } from 'xstate';
 import { pathOf } from '../../src/machines/paths.ts';
-import { restoreMachine } from '../../src/machines/restore.ts';
+import { type RestoreInput, restoreMachine } from '../../src/machines/restore.ts';
 import { walksOf } from '../support/machine-paths.ts';
 import { callOf, container, image } from '../support/machine-samples.ts';
 
-const input = { container, image, call: callOf('runc', 'create', 'job') };
+const input = { container, image, fallbacks: [], epoch: 1, call: callOf('runc', 'create', 'job') };
 const walks = walksOf(restoreMachine, input).map(({ ran, last }) => ({ ran, last, end: pathOf(last.value) }));
 const fails = (step: string): boolean => step.endsWith(' fails');
 const nameOf = (step: string): string => step.replace(/ fails$/, '');
@@ -34,6 +34,48 @@ const written = {
 /** Both meanings of every `?`. */
 const spelledOut = (line: string): string[] =>
   line.includes('?') ? ['', ' fails'].flatMap((end) => spelledOut(line.replace('?', end))) : [line];
+
+describe('a restore with an older image to fall back on', () => {
+  const older = { generation: 2, directory: '/images/job-key/2' };
+
+  /** Runs a restore whose services named here fail on these generations. */
+  async function run(failing: Record<string, number[]>) {
+    const ran: string[] = [];
+    const service = (name: string) =>
+      fromPromise<never, RestoreInput>(async ({ input: { image: tried } }) => {
+        ran.push(`${name} ${tried.generation}`);
+        if (failing[name]?.includes(tried.generation)) throw new Error(`${name} ${tried.generation} failed`);
+        return undefined as never;
+      });
+    const names = Object.keys(restoreMachine.implementations.actors);
+    const actors = Object.fromEntries(names.map((name) => [name, service(name)]));
+    const machine = restoreMachine.provide({ actors: actors as never });
+    const actor = createActor(machine, { input: { ...input, fallbacks: [older] } }).start();
+    const output = await toPromise(actor);
+    return { ran, output };
+  }
+
+  it('should mark an image that is refused, and restore the one before it', async () => {
+    const { ran, output } = await run({ validateImage: [3] });
+    expect(ran).toEqual([
+      ...['validateImage 3', 'markImage 3', 'validateImage 2', 'saveRollback 2', 'applyRootfs 2'],
+      ...['restoreMemory 2', 'hold 2', 'dropRollback 2'],
+    ]);
+    expect(output).toEqual({ outcome: 'restored', image: older });
+  });
+
+  it('should start from scratch, with the last reason, where all are refused', async () => {
+    const { ran, output } = await run({ validateImage: [3, 2], markImage: [3] });
+    expect(ran).toEqual(['validateImage 3', 'markImage 3', 'validateImage 2', 'markImage 2']);
+    expect(output).toMatchObject({ outcome: 'rolledBack', failure: { message: 'validateImage 2 failed' } });
+  });
+
+  it('should not try another image once this one has been touched', async () => {
+    const { ran, output } = await run({ restoreMemory: [3] });
+    expect(ran.filter((step) => step.endsWith('2'))).toEqual([]);
+    expect(output).toMatchObject({ outcome: 'rolledBack', failure: { message: 'restoreMemory 3 failed' } });
+  });
+});
 
 describe('a restore', () => {
   it.each(Object.entries(written))(
@@ -109,7 +151,7 @@ describe('a restore', () => {
   it('should hold the container whatever becomes of the rollback that is no longer needed', () => {
     for (const { ran, last } of walks.filter(({ end }) => end === 'restored')) {
       expect(ran.map(nameOf).slice(0, 5).join()).toBe(ran.slice(0, 5).join());
-      expect(last.output).toEqual({ outcome: 'restored' });
+      expect(last.output).toEqual({ outcome: 'restored', image });
     }
   });
 

@@ -4,7 +4,7 @@ import type {
   CheckpointRequest,
   ContainerIdentity,
   Failure,
-  ImagePlace,
+  ImageInMaking,
   RuncCall,
 } from '../../src/machines/vocabulary.ts';
 import { endingsOf } from './machine-paths.ts';
@@ -17,7 +17,7 @@ export const container: ContainerIdentity = {
   imageRoot: '/images',
 };
 
-export const image: ImagePlace = { generation: 3, directory: '/images/job-key/3' };
+export const image: ImageInMaking = { generation: 3, directory: '/images/job-key/3', epoch: 1 };
 
 export const callOf = (...argv: string[]): RuncCall => ({
   argv,
@@ -61,9 +61,17 @@ export type EventName = keyof typeof events;
 
 /** What the container machine's services may answer. */
 export const containerOutputs = {
-  findImage: [undefined, image],
+  findImage: [
+    { life: { epoch: 1 }, images: [] },
+    { life: { epoch: 1 }, images: [image] },
+    { life: { refused: 'another carries it on' }, images: [], failure },
+  ],
   delete: [0, 1],
-  restore: [{ outcome: 'restored' }, { outcome: 'rolledBack', failure }, { outcome: 'failed', failure }],
+  restore: [
+    { outcome: 'restored', image },
+    { outcome: 'rolledBack', failure },
+    { outcome: 'failed', failure },
+  ],
   checkpoint: [
     { outcome: 'checkpointed', image },
     { outcome: 'continues', image },

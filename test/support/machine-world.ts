@@ -1,7 +1,7 @@
 import { RuncFailure } from '../../src/actions/runc.ts';
 import type { CheckpointContext } from '../../src/machines/checkpoint.ts';
 import type { Interruption, Recovered } from '../../src/machines/container-context.ts';
-import type { ImagePlace, ObservedStatus } from '../../src/machines/vocabulary.ts';
+import type { ImageInMaking, ImagePlace, ObservedStatus } from '../../src/machines/vocabulary.ts';
 
 /** What is left of a host when its wrapper dies: one container, its root file system, its images. */
 export interface World {
@@ -112,7 +112,11 @@ const undo = (wasPaused: boolean, image: ImagePlace | undefined): Effect[] => [
   ...(image ? [drop(image)] : []),
 ];
 
-const place = (generation: number): ImagePlace => ({ generation, directory: `/images/${generation}` });
+const place = (generation: number): ImageInMaking => ({
+  generation,
+  directory: `/images/${generation}`,
+  epoch: 1,
+});
 const imageIn = (input: unknown): ImagePlace => (input as { image: ImagePlace }).image;
 const argvIn = (input: unknown): readonly string[] => (input as { call: { argv: string[] } }).call.argv;
 
@@ -153,7 +157,7 @@ export const services: Readonly<Record<string, (input: unknown, world: World) =>
   release: () => [effect('release', thaw)],
 
   prepareImage: (_, world) => {
-    const { generation } = imageOf('prepareImage', world);
+    const { generation } = newImage(world);
     return [
       effect('open', ({ images }) => {
         images[generation] = 'partial';
@@ -218,13 +222,18 @@ export const services: Readonly<Record<string, (input: unknown, world: World) =>
 /** What a service answers, from the world before its effects. */
 export function answerOf(name: string, world: World): unknown {
   if (name === 'delete') return world.container === 'none' ? 1 : 0;
-  return imageOf(name, world);
+  if (name === 'prepareImage') return newImage(world);
+  if (name !== 'findImage') return undefined;
+  const { current, images } = world;
+  const whole = Object.keys(images)
+    .map(Number)
+    .filter((generation) => images[generation] === 'whole');
+  const usable = whole.filter((generation) => generation <= (current ?? 0)).sort((a, b) => b - a);
+  return { life: { epoch: 1 }, images: usable.map(place) };
 }
 
-const imageOf = (name: string, { images, current }: World): ImagePlace => {
-  if (name === 'prepareImage') return place(Math.max(0, ...Object.keys(images).map(Number)) + 1);
-  return (current === undefined ? undefined : place(current)) as ImagePlace;
-};
+const newImage = ({ images }: World): ImageInMaking =>
+  place(Math.max(0, ...Object.keys(images).map(Number)) + 1);
 
 /** What has to be done before a create where an earlier restore was neither finished nor rolled back. */
 export const putPredecessorRight = ({ rollback }: World): readonly Effect[] =>

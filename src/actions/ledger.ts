@@ -1,0 +1,174 @@
+import { join } from 'node:path';
+import fs from 'fs-extra';
+import { z } from 'zod';
+import type { ContainerIdentity } from '../machines/vocabulary.ts';
+
+/**
+ * The ledger of one checkpoint key, `<imageRoot>/<key>/ledger/<number>`: who carries the job on, what images there are,
+ * and how lives ended, in one order that all hosts agree on.
+ *
+ * An entry is added by link(2) to the next number: whoever comes second gets EEXIST, also over NFS, and has to read
+ * what came between. So an entry is a compare-and-swap on everything before it: what was read still holds.
+ */
+const claimantSchema = z.object({
+  /** {@link thisHost} of the wrapper that claimed the life. */
+  host: z.string(),
+  root: z.string(),
+  id: z.string(),
+  /** The wrapper itself, while runc has no record of the container yet. */
+  wrapper: z.object({ pid: z.number(), startTime: z.number() }),
+});
+
+const entrySchema = z.discriminatedUnion('kind', [
+  /** A container takes the job up. Its own number is the epoch. */
+  z.object({ kind: z.literal('life'), at: z.string(), claimant: claimantSchema }),
+  /** A life committed an image. */
+  z.object({
+    kind: z.literal('image'),
+    at: z.string(),
+    epoch: z.number(),
+    generation: z.number(),
+  }),
+  /** A restore of an image was begun, and it came to its end: those that did not have failed. */
+  z.object({ kind: z.literal('attempt'), at: z.string(), epoch: z.number(), generation: z.number() }),
+  z.object({ kind: z.literal('restored'), at: z.string(), epoch: z.number(), generation: z.number() }),
+  /** A life is over, and how. */
+  z.object({
+    kind: z.literal('end'),
+    at: z.string(),
+    epoch: z.number(),
+    how: z.enum(['checkpointed', 'killed', 'failed', 'finished']),
+  }),
+]);
+
+export type Claimant = z.infer<typeof claimantSchema>;
+type Body<Kind> = Omit<Extract<z.infer<typeof entrySchema>, { kind: Kind }>, 'at'>;
+export type NewEntry = Body<'life'> | Body<'image'> | Body<'attempt'> | Body<'restored'> | Body<'end'>;
+export type Entry = z.infer<typeof entrySchema> & { readonly number: number };
+export type Ending = Extract<Entry, { kind: 'end' }>['how'];
+
+/** All entries of a ledger, the oldest first. */
+export interface Ledger {
+  readonly entries: readonly Entry[];
+  /** The number of the last entry, readable or not; 0 where there is none. */
+  readonly last: number;
+}
+
+/** The directory of a checkpoint key: its ledger, its images, and `current`, which names the newest one for people. */
+export const keyDirectory = ({ imageRoot, key }: Pick<ContainerIdentity, 'imageRoot' | 'key'>): string =>
+  join(imageRoot, key);
+
+const directoryOf = (home: string): string => join(home, 'ledger');
+
+/**
+ * Reads a key's ledger; one that is not there is empty.
+ *
+ * An entry that cannot be understood counts as a number alone: it was linked whole, so a later Tardis wrote it.
+ *
+ * @param home the key's directory.
+ */
+export function readLedger(home: string): Ledger {
+  const numbers = namesIn(directoryOf(home))
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .sort((a, b) => a - b);
+  const entries = numbers.flatMap((number): Entry[] => {
+    try {
+      const said: unknown = JSON.parse(fs.readFileSync(join(directoryOf(home), String(number)), 'utf8'));
+      return [{ ...entrySchema.parse(said), number }];
+    } catch {
+      return [];
+    }
+  });
+  return { entries, last: numbers.at(-1) ?? 0 };
+}
+
+/**
+ * Adds an entry right after the last one that the caller has read.
+ *
+ * @param durable whether it must be on the disk when this returns.
+ * @returns its number, or undefined where somebody else was first.
+ * @throws the file system's own error.
+ */
+export function appendEntry(
+  home: string,
+  after: number,
+  entry: NewEntry,
+  { durable = false }: { readonly durable?: boolean } = {},
+): number | undefined {
+  const directory = directoryOf(home);
+  fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const draft = join(directory, `draft.${process.pid}.${Math.random().toString(36).slice(2)}`);
+  const number = after + 1;
+  try {
+    const fd = fs.openSync(draft, 'wx', 0o600);
+    try {
+      fs.writeSync(fd, `${JSON.stringify({ ...entry, at: new Date().toISOString() })}\n`);
+      if (durable) fs.fsyncSync(fd);
+    } finally {
+      fs.closeSync(fd);
+    }
+    try {
+      fs.linkSync(draft, join(directory, String(number)));
+    } catch (error) {
+      // The answer of an NFS server may get lost, and the repeated request find its own link (open(2), O_EXCL).
+      const isOurs = fs.statSync(draft).nlink === 2;
+      if (!isOurs && (error as NodeJS.ErrnoException).code === 'EEXIST') return undefined;
+      if (!isOurs) throw error;
+    }
+    if (durable) syncDirectory(directory);
+    return number;
+  } finally {
+    fs.rmSync(draft, { force: true });
+  }
+}
+
+/** Adds an entry that holds whatever came before it. */
+export function noteEntry(home: string, entry: NewEntry): void {
+  while (appendEntry(home, readLedger(home).last, entry) === undefined);
+}
+
+/** Seconds since an entry was linked, by the clock of the file system that it is on: hosts may disagree on the time. */
+export function ageOf(home: string, { number }: Entry): number {
+  const directory = directoryOf(home);
+  const probe = join(directory, `draft.${process.pid}.now`);
+  try {
+    fs.writeFileSync(probe, '');
+    return (fs.statSync(probe).mtimeMs - fs.statSync(join(directory, String(number))).mtimeMs) / 1000;
+  } finally {
+    fs.rmSync(probe, { force: true });
+  }
+}
+
+/** Removes the entries before a number; those that are left stay in their order. */
+export function pruneLedger(home: string, before: number): void {
+  for (const name of namesIn(directoryOf(home))) {
+    if (/^\d+$/.test(name) && Number(name) < before)
+      fs.rmSync(join(directoryOf(home), name), { force: true });
+  }
+}
+
+/** Removes a ledger; an entry that is added meanwhile stays, and with it the directory. */
+export function removeLedger(home: string): void {
+  pruneLedger(home, Number.POSITIVE_INFINITY);
+  fs.rmdirSync(directoryOf(home));
+}
+
+/** Makes a directory's own changes durable: names that were made, renamed, or removed in it. */
+export function syncDirectory(path: string): void {
+  const fd = fs.openSync(path, 'r');
+  try {
+    fs.fsyncSync(fd);
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+function namesIn(directory: string): string[] {
+  try {
+    return fs.readdirSync(directory);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+}

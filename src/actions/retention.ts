@@ -1,0 +1,57 @@
+import { join } from 'node:path';
+import fs from 'fs-extra';
+import type { ContainerIdentity, ImageInMaking } from '../machines/vocabulary.ts';
+import type { Host } from './host.ts';
+import { keyDirectory, pruneLedger, removeLedger } from './ledger.ts';
+import { checkLife } from './lives.ts';
+import { reasonOf } from './problem.ts';
+
+/**
+ * Removes what a newly committed image makes superfluous: older images but the newest ones, what dead wrappers left
+ * half made, and the ledger's entries that nobody needs any more.
+ *
+ * Called by the life that has just committed, and only while it holds the job: nobody restores an image then but one
+ * who has superseded it, from the newest. Images that were refused somewhere stay, for whoever can use them: their
+ * mark `<generation>.failed.jsonl` is removed by hand, and they go with the next checkpoint.
+ *
+ * @param keep how many images are kept, at least one.
+ * @throws Problem `life-superseded`; the file system's own error.
+ */
+export function collectGarbage(container: ContainerIdentity, image: ImageInMaking, keep: number): number[] {
+  const home = keyDirectory(container);
+  const { entries } = checkLife(container, image.epoch);
+  const committed = entries.flatMap((entry) => (entry.kind === 'image' ? [entry] : []));
+  const kept = new Set(committed.slice(-keep).map(({ generation }) => generation));
+  const names = fs.readdirSync(home);
+  const removed: number[] = [];
+  for (const name of names) {
+    const [, digits, rest = ''] = /^(\d+)(\.partial|\.removed)?$/.exec(name) ?? [];
+    const generation = Number(digits);
+    if (!digits || generation >= image.generation || (rest === '' && kept.has(generation))) continue;
+    if (rest === '' && names.includes(`${name}.failed.jsonl`)) continue;
+    // Out of sight first: half an image must not bear a plain number.
+    const doomed = join(home, `${generation}.removed`);
+    if (rest === '') fs.renameSync(join(home, name), doomed);
+    fs.rmSync(rest === '' ? doomed : join(home, name), { recursive: true, force: true });
+    if (rest === '') removed.push(generation);
+  }
+  const life = entries.findLast(({ kind }) => kind === 'life');
+  const oldest = committed.find(({ generation }) => fs.existsSync(join(home, String(generation))));
+  pruneLedger(home, Math.min(life?.number ?? 0, oldest?.number ?? 0));
+  return removed;
+}
+
+/**
+ * Removes the directory of a key that has a ledger and no image: a job that was never checkpointed leaves nothing.
+ * Failing to, or somebody else who takes the job up meanwhile, fails nothing.
+ */
+export function forgetJob(host: Host, container: ContainerIdentity): void {
+  const home = keyDirectory(container);
+  try {
+    if (fs.readdirSync(home).some((name) => name !== 'ledger')) return;
+    removeLedger(home);
+    fs.rmdirSync(home);
+  } catch (error) {
+    host.log.debug({ reason: reasonOf(error) }, 'the key directory stays');
+  }
+}

@@ -1,0 +1,100 @@
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { noteEntry, readLedger } from '../../src/actions/ledger.ts';
+import { claimLife } from '../../src/actions/lives.ts';
+import { collectGarbage, forgetJob } from '../../src/actions/retention.ts';
+import type { ContainerIdentity } from '../../src/machines/vocabulary.ts';
+import { hostWith } from '../support/action-host.ts';
+import { useScratch } from '../support/action-scratch.ts';
+import { problemOf } from '../support/action-thrown.ts';
+import { imageNames } from '../support/image-names.ts';
+
+const scratch = useScratch();
+const job = (id = 'job'): ContainerIdentity => ({
+  id,
+  root: '/nowhere',
+  bundle: '/nowhere',
+  key: 'job',
+  imageRoot: scratch.at('images'),
+});
+const home = () => join(job().imageRoot, 'job');
+
+/** A job that has taken itself up and made images of these generations; the last is just committed. */
+function made(...generations: number[]): { generation: number; directory: string; epoch: number } {
+  const life = claimLife(hostWith(), job());
+  const epoch = 'epoch' in life ? life.epoch : 0;
+  for (const generation of generations) {
+    mkdirSync(join(home(), String(generation), 'checkpoint'), { recursive: true });
+    noteEntry(home(), { kind: 'image', epoch, generation });
+  }
+  const generation = generations.at(-1) ?? 0;
+  return { generation, directory: join(home(), String(generation)), epoch };
+}
+
+describe('collectGarbage', () => {
+  it.each([
+    [1, ['4']],
+    [2, ['3', '4']],
+    [3, ['2', '3', '4']],
+    [9, ['1', '2', '3', '4']],
+  ])('should keep the newest images: %i', (keep, left) => {
+    collectGarbage(job(), made(1, 2, 3, 4), keep);
+    expect(imageNames(home())).toEqual(left);
+  });
+
+  it('should remove what dead wrappers left, but nothing that is newer', () => {
+    const image = made(2, 4);
+    for (const name of ['1.partial', '3.removed', '3.partial', '5.partial']) mkdirSync(join(home(), name));
+    mkdirSync(join(home(), '1'));
+    collectGarbage(job(), image, 2);
+    expect(imageNames(home())).toEqual(['2', '4', '5.partial']);
+  });
+
+  it('should keep an image that was refused somewhere, for whoever can use it', () => {
+    const image = made(1, 2, 3);
+    writeFileSync(join(home(), '1.failed.jsonl'), '{}\n');
+    expect(collectGarbage(job(), image, 1)).toEqual([2]);
+    expect(imageNames(home())).toEqual(['1', '1.failed.jsonl', '3']);
+    expect(readLedger(home()).entries).toContainEqual(expect.objectContaining({ generation: 1 }));
+  });
+
+  it('should forget what the ledger says of images that are gone', () => {
+    collectGarbage(job(), made(1, 2, 3), 1);
+    const kinds = readLedger(home()).entries.map(({ kind, number }) => [kind, number]);
+    expect(kinds[0]).toEqual(['life', 1]);
+    const next = claimLife(hostWith(), job('next'));
+    const epoch = 'epoch' in next ? next.epoch : 0;
+    mkdirSync(join(home(), '4'));
+    noteEntry(home(), { kind: 'image', epoch, generation: 4 });
+    collectGarbage(job('next'), { generation: 4, directory: join(home(), '4'), epoch }, 1);
+    expect(readLedger(home()).entries.map(({ kind }) => kind)).toEqual(['life', 'image']);
+  });
+
+  it('should remove nothing for a container that another one has superseded', async () => {
+    const image = made(1, 2);
+    noteEntry(home(), {
+      kind: 'life',
+      claimant: { host: 'b', root: '/r', id: 'other', wrapper: { pid: 1, startTime: 1 } },
+    });
+    expect((await problemOf(() => collectGarbage(job(), image, 1))).code).toBe('life-superseded');
+    expect(imageNames(home())).toEqual(['1', '2']);
+  });
+});
+
+describe('forgetJob', () => {
+  it('should remove the directory of a job without images, and of no other', () => {
+    made();
+    forgetJob(hostWith(), job());
+    expect(existsSync(home())).toBe(false);
+    made(1);
+    forgetJob(hostWith(), job());
+    expect(readdirSync(home()).sort()).toEqual(['1', 'ledger']);
+    expect(readLedger(home()).last).toBe(2);
+  });
+
+  it('should do nothing where there is nothing', () => {
+    forgetJob(hostWith(), job());
+    expect(existsSync(home())).toBe(false);
+  });
+});
