@@ -15,7 +15,7 @@ criu_command=/usr/local/sbin/criu
 
 for flag in "$@"; do
   case $flag in
-    --tests) want="$want mmdebstrap gcc libc6-dev" ;;
+    --tests) want="$want mmdebstrap gcc libc6-dev strace" ;;
     *) stop "unknown option '$flag'; expected none or --tests" ;;
   esac
 done

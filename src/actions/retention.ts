@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { ContainerIdentity, ImageInMaking } from '../machines/vocabulary.ts';
 import type { Host } from './host.ts';
-import { keyDirectory, pruneLedger, removeLedger } from './ledger.ts';
+import { keyDirectory, pruneLedger, removeLedger, syncDirectory } from './ledger.ts';
 import { checkLife } from './lives.ts';
 import { reasonOf } from './problem.ts';
 
@@ -24,17 +24,21 @@ export function collectGarbage(container: ContainerIdentity, image: ImageInMakin
   const kept = new Set(committed.slice(-keep).map(({ generation }) => generation));
   const names = fs.readdirSync(home);
   const removed: number[] = [];
+  const litter: string[] = [];
   for (const name of names) {
     const [, digits, rest = ''] = /^(\d+)(\.partial|\.removed)?$/.exec(name) ?? [];
     const generation = Number(digits);
-    if (!digits || generation >= image.generation || (rest === '' && kept.has(generation))) continue;
-    if (rest === '' && names.includes(`${name}.failed.jsonl`)) continue;
-    // Out of sight first: half an image must not bear a plain number.
-    const doomed = join(home, `${generation}.removed`);
-    if (rest === '') fs.renameSync(join(home, name), doomed);
-    fs.rmSync(rest === '' ? doomed : join(home, name), { recursive: true, force: true });
-    if (rest === '') removed.push(generation);
+    if (!digits || generation >= image.generation) continue;
+    if (rest === '' && (kept.has(generation) || names.includes(`${name}.failed.jsonl`))) continue;
+    if (rest === '') {
+      // Out of sight first, and durably so: half an image must not bear a plain number.
+      fs.renameSync(join(home, name), join(home, `${generation}.removed`));
+      removed.push(generation);
+    }
+    litter.push(join(home, rest === '' ? `${generation}.removed` : name));
   }
+  if (removed.length > 0) syncDirectory(home);
+  for (const path of litter) fs.rmSync(path, { recursive: true, force: true });
   const life = entries.findLast(({ kind }) => kind === 'life');
   const oldest = committed.find(({ generation }) => fs.existsSync(join(home, String(generation))));
   pruneLedger(home, Math.min(life?.number ?? 0, oldest?.number ?? 0));
