@@ -25,6 +25,11 @@ export const hostConfigSchema = z.object({
     .max(86_400)
     .default(600)
     .describe('How long a command waits for the one before it on the same container.'),
+  manifestKeys: absolutePath
+    .optional()
+    .describe(
+      'A file of keys: images are signed with one, and only signed ones are restored; default: none.',
+    ),
 });
 
 export type HostConfig = Omit<z.infer<typeof hostConfigSchema>, 'allowedRoots'> & {
@@ -104,5 +109,6 @@ function settingsFromEnvironment(env: NodeJS.ProcessEnv): Record<string, unknown
   take('logFile', 'TARDIS_LOG_FILE', String);
   take('runDir', 'TARDIS_RUN_DIR', String);
   take('lockTimeoutSeconds', 'TARDIS_LOCK_TIMEOUT_SECONDS', Number);
+  take('manifestKeys', 'TARDIS_MANIFEST_KEYS', String);
   return settings;
 }
