@@ -14,9 +14,11 @@ import { namingFullDisk } from './full-disk.ts';
 import { handOver } from './hand-over.ts';
 import { holdRestored } from './hold-restored.ts';
 import type { Host } from './host.ts';
-import { commit, findCurrentImage, markFailed, openPartial } from './image-store.ts';
+import { commit, findCurrentImage } from './image-store.ts';
 import { judgeImage } from './judge-image.ts';
 import { keepUnlinked } from './keep-unlinked.ts';
+import { markImage } from './mark-image.ts';
+import { prepareImage } from './prepare-image.ts';
 import { recover } from './recover.ts';
 import { releaseHeld } from './release-held.ts';
 import { restoreGiven } from './restore-given.ts';
@@ -59,7 +61,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
       recover: service((input) => recover(host, input)),
       checkpoint: checkpointMachine.provide({
         actors: {
-          prepareImage: writing(({ container }) => openPartial(container)),
+          prepareImage: writing(({ container }) => prepareImage(host, container)),
           freeze: service(({ container }) => freezeContainer(container)),
           saveRootfs: writing((step) => saveContainerRootfs(host, step)),
           dumpMemory: writing(async (step) => {
@@ -87,7 +89,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           removeLeftovers: service(({ container, call }) => endJob(host, container, call)),
           resetRootfs: service(({ container }) => rollBackRootfs(container)),
           markImage: service(({ container, image, failure }) =>
-            markFailed(image, { container: container.id, reason: failure?.message ?? 'unknown' }),
+            markImage(host, container, image, failure?.message ?? 'unknown'),
           ),
         },
       }),
