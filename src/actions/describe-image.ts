@@ -8,6 +8,7 @@ import { digestsOf, filesBelow } from './file-digests.ts';
 import type { Host } from './host.ts';
 import { readHostFacts } from './host-facts.ts';
 import { partialOf } from './image-store.ts';
+import { makePrivate } from './make-private.ts';
 import { type Manifest, manifestName, manifestSchemaVersion, writeManifest } from './manifest.ts';
 import { readManifestKeys } from './manifest-keys.ts';
 import { locateRootfs } from './rootfs-location.ts';
@@ -68,4 +69,5 @@ export async function describeImage(
     files,
   };
   writeManifest(partial, manifest, readManifestKeys(host.config.manifestKeys));
+  makePrivate(partial);
 }
