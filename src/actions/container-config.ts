@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { relative, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { z } from 'zod';
+import { canonicalJson } from './canonical-json.ts';
 import type { HostConfig } from './host-config.ts';
 import { Problem, reasonOf } from './problem.ts';
+import { isInside, realPathOf } from './real-path.ts';
 
 /**
  * What Tardis reads of an OCI `config.json` (runtime-spec, config.md). Everything else is runc's business and
@@ -98,19 +100,9 @@ function environmentOf(entries: readonly string[]): Map<string, string> {
   return env;
 }
 
-/** A short name for everything in a shape: equal shapes have equal fingerprints. */
+/** A short name for everything in a shape: equal shapes have equal fingerprints, whichever engine wrote them. */
 export function fingerprintOf(shape: ContainerShape): string {
-  return createHash('sha256')
-    .update(JSON.stringify(inOrder(shape)))
-    .digest('hex');
-}
-
-/** The same value with the names of every object in order: two engines may write them in another one. */
-function inOrder(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(inOrder);
-  if (typeof value !== 'object' || value === null) return value;
-  const entries = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
-  return Object.fromEntries(entries.map(([name, inner]) => [name, inOrder(inner)]));
+  return createHash('sha256').update(canonicalJson(shape)).digest('hex');
 }
 
 /** Whether the container asks for Tardis at all. */
@@ -170,11 +162,15 @@ export function settingsOf(
   const hostPath = env.get('TARDIS_CHECKPOINT_HOST_PATH');
   if (!hostPath) return { key: given, imageRoot: host.checkpointRoot };
   const imageRoot = resolve('/', hostPath);
-  const allowed = host.allowedRoots.some((root) => !/^\.\.(\/|$)/.test(relative(resolve(root), imageRoot)));
-  if (!hostPath.startsWith('/') || !allowed) {
+  const isAllowed = host.allowedRoots.some((root) => isInside(root, imageRoot));
+  // A symlink inside a root may lead out of it.
+  const real = isAllowed ? realPathOf(imageRoot) : imageRoot;
+  const isThere = host.allowedRoots.some((root) => isInside(realPathOf(root), real));
+  if (!hostPath.startsWith('/') || !isAllowed || !isThere) {
+    const found = JSON.stringify(hostPath) + (real === imageRoot ? '' : ` (really ${real})`);
     throw new Problem(
       'checkpoint-path',
-      `TARDIS_CHECKPOINT_HOST_PATH ${JSON.stringify(hostPath)} is refused: expected an absolute path inside one of ` +
+      `TARDIS_CHECKPOINT_HOST_PATH ${found} is refused: expected an absolute path inside one of ` +
         `${host.allowedRoots.join(', ')}; add it to allowedRoots in the host's settings. The container runs without Tardis`,
     );
   }

@@ -1,19 +1,28 @@
 import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
+import { baseIdentityOf } from './base-identity.ts';
 import { fingerprintOf, readContainerConfig } from './container-config.ts';
 import { readStoppedTasks } from './dump-memory.ts';
 import { digestsOf, filesBelow } from './file-digests.ts';
 import type { Host } from './host.ts';
 import { readHostFacts } from './host-facts.ts';
 import { partialOf } from './image-store.ts';
-import { manifestName, manifestSchemaVersion, writeManifest } from './manifest.ts';
+import { makePrivate } from './make-private.ts';
+import { type Manifest, manifestName, manifestSchemaVersion, writeManifest } from './manifest.ts';
+import { readManifestKeys } from './manifest-keys.ts';
+import { locateRootfs } from './rootfs-location.ts';
 import { readRootfsSummary } from './save-rootfs.ts';
 
 /** Switches of `runc checkpoint` that `runc restore` needs as well: the shim never passes them there. */
-const switchesForRestore = ['tcp-established', 'ext-unix-sk', 'shell-job'];
+const switchesForRestore = ['tcp-established', 'ext-unix-sk', 'shell-job'] as const;
 
-/** Writes the manifest over everything that is in the partial image by now, and the two configurations. */
+/**
+ * Writes the manifest over everything that is in the partial image by now, and the two configurations. A job that is
+ * left running runs meanwhile: nothing here looks at what it may change.
+ *
+ * @throws Problem `manifest-keys`; `rootfs-...` where the layers cannot be found.
+ */
 export async function describeImage(
   host: Host,
   { container, call, request, image }: CheckpointStep,
@@ -28,9 +37,13 @@ export async function describeImage(
     { mode: 0o600 },
   );
   const names = filesBelow(partial).filter((name) => name !== manifestName);
-  const [facts, files] = await Promise.all([readHostFacts(host), digestsOf(partial, names)]);
+  const [facts, files, base] = await Promise.all([
+    readHostFacts(host),
+    digestsOf(partial, names),
+    baseIdentityOf(locateRootfs(config.rootfs)),
+  ]);
   const switches = switchesForRestore.filter((name) => call.switches.includes(name));
-  writeManifest(partial, {
+  const manifest: Manifest = {
     schemaVersion: manifestSchemaVersion,
     key: container.key,
     generation: image.generation,
@@ -48,11 +61,13 @@ export async function describeImage(
     },
     dump: {
       leftRunning: request.leaveRunning,
-      flags: [...switches, 'file-locks'].map((name) => `--${name}`),
+      flags: [...switches, 'file-locks' as const].map((name) => `--${name}` as const),
       stoppedTasks: readStoppedTasks(partial),
     },
-    rootfs: readRootfsSummary(partial),
-    host: { ...facts, cpuFlags: [...facts.cpuFlags] },
+    rootfs: { ...readRootfsSummary(partial), base },
+    host: { ...facts, cpuFlags: [...facts.cpuFlags], kernelFeatures: [...facts.kernelFeatures] },
     files,
-  });
+  };
+  writeManifest(partial, manifest, readManifestKeys(host.config.manifestKeys));
+  makePrivate(partial);
 }

@@ -1,12 +1,19 @@
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
+import { createHash, webcrypto } from 'node:crypto';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import fs from 'fs-extra';
+
+/** A file that is larger is digested in pieces of this many bytes, several at a time. */
+export const chunkBytes = 8 << 20;
+
+/** As many pieces at a time as libuv's pool has threads (libuv, "Thread pool work scheduling": four). */
+const lanes = 4;
 
 export interface FileDigest {
   readonly bytes: number;
+  /** In hexadecimal: of the file's bytes, or, where it has chunks, of the binary SHA-256 of each, one after another. */
   readonly sha256: string;
+  readonly chunks?: { readonly bytes: typeof chunkBytes } | undefined;
 }
 
 /** What is below a directory, by its path in it, in a fixed order; no link is followed. */
@@ -34,31 +41,77 @@ export function listBelow(directory: string): Listing {
 /** The regular files below a directory, see {@link listBelow}. */
 export const filesBelow = (directory: string): string[] => [...listBelow(directory).files];
 
-/** Reads a file once for its size in bytes and its SHA-256 in hexadecimal. */
+/** Reads a file once for its size in bytes and its digest. */
 export async function digestOf(path: string): Promise<FileDigest> {
-  const hash = createHash('sha256');
-  let bytes = 0;
-  await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), async (chunks) => {
-    for await (const chunk of chunks as AsyncIterable<Buffer>) {
-      bytes += chunk.length;
-      hash.update(chunk);
-    }
-  });
-  return { bytes, sha256: hash.digest('hex') };
+  return (await digestsOf('', [path]))[path] as FileDigest;
 }
 
-/** Digests of all the named files of a directory, a few at a time. */
+interface Piece {
+  readonly path: string;
+  readonly start: number;
+  readonly length: number;
+  readonly keep: (digest: Uint8Array) => void;
+}
+
+/**
+ * Digests of all the named files of a directory. One large file is most of an image (`pages-1.img`); its pieces let
+ * all of libuv's threads work on it, for WebCrypto digests there and not in the thread that runs JavaScript (Node's
+ * SubtleCrypto.digest; bench/digest.ts compares).
+ *
+ * @throws the file system's own error where one cannot be read.
+ */
 export async function digestsOf(
   directory: string,
   names: readonly string[],
 ): Promise<Record<string, FileDigest>> {
-  const digests: Record<string, FileDigest> = {};
-  const queue = [...names];
-  const worker = async (): Promise<void> => {
-    for (let name = queue.shift(); name !== undefined; name = queue.shift()) {
-      digests[name] = await digestOf(join(directory, name));
+  const pieces: Piece[] = [];
+  const files = names.map((name) => {
+    const path = join(directory, name);
+    const { size } = fs.statSync(path);
+    const digests: Uint8Array[] = [];
+    for (let start = 0; start === 0 || start < size; start += chunkBytes) {
+      const place = digests.push(new Uint8Array()) - 1;
+      const keep = (digest: Uint8Array): void => {
+        digests[place] = digest;
+      };
+      pieces.push({ path, start, length: Math.min(chunkBytes, size - start), keep });
     }
-  };
-  await Promise.all([worker(), worker(), worker(), worker()]);
-  return Object.fromEntries(names.map((name) => [name, digests[name] as FileDigest]));
+    return { name, size, digests };
+  });
+  const queue = pieces.values();
+  await Promise.all(Array.from({ length: Math.min(lanes, pieces.length) }, () => digestPieces(queue)));
+  return Object.fromEntries(files.map(({ name, size, digests }) => [name, whole(size, digests)]));
+}
+
+async function digestPieces(queue: Iterable<Piece>): Promise<void> {
+  let buffer = new Uint8Array(0);
+  for (const { path, start, length, keep } of queue) {
+    if (buffer.length < length) buffer = new Uint8Array(length);
+    const read = await readPiece(path, start, buffer.subarray(0, length));
+    keep(new Uint8Array(await webcrypto.subtle.digest('SHA-256', buffer.subarray(0, read))));
+  }
+}
+
+/** Fills the buffer from a place in a file; answers with how many bytes there were. */
+async function readPiece(path: string, start: number, into: Uint8Array): Promise<number> {
+  const file = await open(path);
+  try {
+    let read = 0;
+    while (read < into.length) {
+      const { bytesRead } = await file.read(into, read, into.length - read, start + read);
+      if (bytesRead === 0) break;
+      read += bytesRead;
+    }
+    return read;
+  } finally {
+    await file.close();
+  }
+}
+
+function whole(bytes: number, digests: readonly Uint8Array[]): FileDigest {
+  const [only] = digests;
+  if (digests.length === 1 && only) return { bytes, sha256: Buffer.from(only).toString('hex') };
+  const hash = createHash('sha256');
+  for (const digest of digests) hash.update(digest);
+  return { bytes, sha256: hash.digest('hex'), chunks: { bytes: chunkBytes } };
 }

@@ -1,12 +1,13 @@
 import { join } from 'node:path';
 import fs from 'fs-extra';
-import type { ContainerIdentity, ImagePlace, TakenUp } from '../machines/vocabulary.ts';
+import { type ContainerIdentity, failureOf, type ImagePlace, type TakenUp } from '../machines/vocabulary.ts';
 import { type ResumeAfter, readContainerConfig, resumeAfterOf } from './container-config.ts';
 import type { Host } from './host.ts';
+import { refuseUnsafePlace } from './image-place.ts';
 import { findCurrentImage } from './image-store.ts';
 import { type Ending, type Entry, keyDirectory, type Ledger, readLedger } from './ledger.ts';
 import { claimLife } from './lives.ts';
-import { reasonOf } from './problem.ts';
+import { Problem, reasonOf } from './problem.ts';
 
 /**
  * Takes the job up for a new container, and finds the images that it may carry on from.
@@ -16,6 +17,7 @@ import { reasonOf } from './problem.ts';
 export function takeUp(host: Host, container: ContainerIdentity): TakenUp {
   let life: TakenUp['life'];
   try {
+    refuseUnsafePlace(host.config, container);
     life = claimLife(host, container);
     if ('refused' in life) {
       const message = `${life.refused}: this container starts from scratch, and makes no checkpoints`;
@@ -24,6 +26,7 @@ export function takeUp(host: Host, container: ContainerIdentity): TakenUp {
     const after = resumeAfterOf(readContainerConfig(container.bundle).env);
     return { life, ...imagesFor(container, after, host.config.restoreAttempts) };
   } catch (error) {
+    if (error instanceof Problem) return { life, images: [], failure: failureOf(error) };
     const message = `the images of ${container.key} cannot be reached (${reasonOf(error)}): it starts from scratch`;
     return { life, images: [], failure: { code: 'images-unreachable', message } };
   }

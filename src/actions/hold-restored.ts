@@ -4,6 +4,7 @@ import { readContainerConfig } from './container-config.ts';
 import { awaitFrozen, beginFreeze, freezerOf, processesIn } from './freezer.ts';
 import type { Host } from './host.ts';
 import { readManifest } from './manifest.ts';
+import { readManifestKeys } from './manifest-keys.ts';
 import { Problem } from './problem.ts';
 import { isInitAlive, readRuncRecord } from './runc-state.ts';
 import { pidInContainer, signalTask } from './stopped-tasks.ts';
@@ -25,7 +26,9 @@ export async function holdRestored(host: Host, { container, image }: RestoreInpu
     throw new Problem('hold', 'the restored job was gone before it could be held');
   const freezer = freezerOf(record);
   beginFreeze(freezer);
-  const stayStopped = new Set(readManifest(image.directory).dump.stoppedTasks);
+  const stayStopped = new Set(
+    readManifest(image.directory, readManifestKeys(host.config.manifestKeys)).dump.stoppedTasks,
+  );
   const pids = processesIn(freezer.directory);
   // Restored into another cgroup, it would neither be held nor ever be continued.
   if (!pids.includes(record.pid)) {

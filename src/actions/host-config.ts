@@ -55,6 +55,11 @@ export const hostConfigSchema = z.object({
     .max(1000)
     .default(2)
     .describe('How many images of a job are kept: the newest ones.'),
+  manifestKeys: absolutePath
+    .optional()
+    .describe(
+      'A file of keys: images are signed with one, and only signed ones are restored; default: none.',
+    ),
 });
 
 export type HostConfig = Omit<z.infer<typeof hostConfigSchema>, 'allowedRoots'> & {
@@ -138,5 +143,6 @@ function settingsFromEnvironment(env: NodeJS.ProcessEnv): Record<string, unknown
   take('takeoverAfterSeconds', 'TARDIS_TAKEOVER_AFTER_SECONDS', Number);
   take('restoreAttempts', 'TARDIS_RESTORE_ATTEMPTS', Number);
   take('keep', 'TARDIS_KEEP', Number);
+  take('manifestKeys', 'TARDIS_MANIFEST_KEYS', String);
   return settings;
 }

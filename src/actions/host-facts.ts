@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { arch, release } from 'node:os';
 import { execa } from 'execa';
 import type { Host } from './host.ts';
+import { readKernelFeatures } from './kernel-features.ts';
 
 /** What a dumped job may depend on of the host it ran on. */
 export interface HostFacts {
@@ -10,6 +11,7 @@ export interface HostFacts {
   readonly cpuFlags: readonly string[];
   readonly criu: string;
   readonly runc: string;
+  readonly kernelFeatures: readonly string[];
 }
 
 /** Reads this host's facts; a program that does not answer has version "unknown". */
@@ -18,7 +20,14 @@ export async function readHostFacts(host: Host): Promise<HostFacts> {
     versionOf(host, 'criu', /^(?:Version:)?\s*(\d+(?:\.\d+)+)/m),
     versionOf(host, host.realRunc, /version (\d+(?:\.\d+)+)/),
   ]);
-  return { arch: arch(), kernel: release(), cpuFlags: readCpuFlags(), criu, runc };
+  return {
+    arch: arch(),
+    kernel: release(),
+    cpuFlags: readCpuFlags(),
+    criu,
+    runc,
+    kernelFeatures: readKernelFeatures(),
+  };
 }
 
 async function versionOf(host: Host, program: string, form: RegExp): Promise<string> {

@@ -1,15 +1,25 @@
 import type { RestoreInput } from '../machines/restore.ts';
+import { baseIdentityOf } from './base-identity.ts';
 import { readContainerConfig } from './container-config.ts';
 import type { Host } from './host.ts';
 import { readHostFacts } from './host-facts.ts';
+import { refuseUnsafeImage } from './image-place.ts';
+import { readManifestKeys } from './manifest-keys.ts';
+import { locateRootfs } from './rootfs-location.ts';
 import { validateImage } from './validate-image.ts';
 
 /**
- * Decides whether the image may become this container.
+ * Decides whether the image may become this container. Who may have written it is asked first: until then nothing
+ * of it is read.
  *
- * @throws Problem `image-...`, see {@link validateImage}; nothing has been touched then.
+ * @throws Problem `image-...`, see {@link refuseUnsafeImage} and {@link validateImage}; `manifest-keys`;
+ * `rootfs-...` where the container's layers cannot be found. Nothing has been touched then.
  */
 export async function judgeImage(host: Host, { container, image }: RestoreInput): Promise<void> {
-  const { shape } = readContainerConfig(container.bundle);
-  await validateImage(image.directory, { key: container.key, shape, facts: await readHostFacts(host) });
+  refuseUnsafeImage(host.config, container, image);
+  const keys = readManifestKeys(host.config.manifestKeys);
+  const { shape, rootfs } = readContainerConfig(container.bundle);
+  const facts = await readHostFacts(host);
+  const readBase = async () => baseIdentityOf(locateRootfs(rootfs));
+  await validateImage(image.directory, { key: container.key, shape, facts, keys, readBase });
 }

@@ -1,17 +1,23 @@
 import type { CheckpointInput } from '../machines/checkpoint.ts';
 import type { ImageInMaking } from '../machines/vocabulary.ts';
 import type { Host } from './host.ts';
-import { openPartial } from './image-store.ts';
+import { refuseUnsafePlace } from './image-place.ts';
+import { dropUncommitted, openPartial } from './image-store.ts';
 import { checkLife, claimLife } from './lives.ts';
+import { readManifestKeys } from './manifest-keys.ts';
 import { Problem } from './problem.ts';
 
 /**
- * Makes the empty partial directory of a container's next image, if the container carries its job on.
+ * Makes the partial image, where no one but root can see or exchange it, if the container carries its job on. What
+ * would make the restore refuse the image is found here, before the job is frozen: a place of others, a key file
+ * that cannot be used.
  *
- * @throws Problem `life-refused` where another container carried the job on when this one started, `life-superseded`
- * where one does since; the file system's own error.
+ * @throws Problem `manifest-keys`, `image-place`, `image-owner`, `image-mode`; `life-refused` where another container
+ * carried the job on when this one started, `life-superseded` where one does since; the file system's own error.
  */
 export function prepareImage(host: Host, { container, life }: CheckpointInput): ImageInMaking {
+  readManifestKeys(host.config.manifestKeys);
+  refuseUnsafePlace(host.config, container);
   const own = life ?? claimLife(host, container);
   if ('refused' in own) {
     throw new Problem(
@@ -21,5 +27,13 @@ export function prepareImage(host: Host, { container, life }: CheckpointInput): 
     );
   }
   checkLife(container, own.epoch);
-  return { ...openPartial(container), epoch: own.epoch };
+  const image = openPartial(container);
+  try {
+    // A share may give what root makes to another user (NFS root_squash, an EFS access point).
+    refuseUnsafePlace(host.config, container);
+  } catch (error) {
+    dropUncommitted(container, image);
+    throw error;
+  }
+  return { ...image, epoch: own.epoch };
 }

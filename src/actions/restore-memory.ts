@@ -6,6 +6,7 @@ import { lastCriuErrors } from './criu-log.ts';
 import { writeCriuOptions } from './criu-options.ts';
 import type { Host } from './host.ts';
 import { readManifest } from './manifest.ts';
+import { readManifestKeys } from './manifest-keys.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { runcForTardis } from './runc.ts';
 import { cgroupRootOptions } from './unified-cgroup.ts';
@@ -20,7 +21,7 @@ import { cgroupRootOptions } from './unified-cgroup.ts';
  * @throws Problem `restore` with CRIU's reason.
  */
 export async function restoreMemory(host: Host, { container, image, call }: RestoreInput): Promise<void> {
-  const { dump } = readManifest(image.directory);
+  const { dump } = readManifest(image.directory, readManifestKeys(host.config.manifestKeys));
   const work = join(container.bundle, 'tardis-restore');
   const log = join(work, 'runc.log');
   await fs.emptyDir(work);

@@ -66,19 +66,26 @@ function readRemoved(file: string): BytePath[] {
   return paths;
 }
 
-/** An archive of ours names every directory before what is in it; anything else could lead through a symlink. */
+/**
+ * An archive of ours names every directory before what is in it, nothing twice, and of a hard link another name that
+ * came before. Anything else could lead through a symlink: of the image, or of the archive itself.
+ */
 function refuseStrays(members: Member[], archive: string): void {
   const directories = new Set<BytePath>(['.']);
-  for (const { path, isDirectory } of members) {
+  const others = new Set<BytePath>();
+  const refuse = (path: BytePath, how: string): never => {
+    throw new Problem(
+      'rootfs-unsafe',
+      `${archive} names '${readable(path)}' ${how}; it was not written by Tardis or was damaged: take another checkpoint image`,
+    );
+  };
+  for (const { path, isDirectory, linkTo } of members) {
     refuseUnsafe(path, archive);
-    if (!directories.has(parentOf(path))) {
-      throw new Problem(
-        'rootfs-unsafe',
-        `${archive} names '${readable(path)}' without the directory it is in; it was not written by Tardis or was damaged: take another checkpoint image`,
-      );
-    }
-    if (isDirectory) directories.add(path);
-    else directories.delete(path);
+    if (!directories.has(parentOf(path))) refuse(path, 'without the directory it is in');
+    if (others.has(path) || (path !== '.' && directories.has(path))) refuse(path, 'twice');
+    if (linkTo !== undefined && !others.has(linkTo))
+      refuse(path, `as a link to '${readable(linkTo)}', which it does not hold`);
+    (isDirectory ? directories : others).add(path);
   }
 }
 

@@ -1,6 +1,6 @@
 import { type ExecaError, execa } from 'execa';
 import { Problem } from './problem.ts';
-import { type BytePath, nulList } from './rootfs-paths.ts';
+import { type BytePath, nulList, readable } from './rootfs-paths.ts';
 
 /**
  * tar must not outlive the process that waits for it: a wrapper that comes after a killed one starts the work
@@ -8,20 +8,22 @@ import { type BytePath, nulList } from './rootfs-paths.ts';
  */
 const tar = ['--pdeathsig', 'KILL', 'tar'];
 
-/**
- * Attributes that describe the container's own overlay and SELinux label, not its files, stay behind. Access and
- * change times are left out: nobody can restore the latter, and they make each header larger.
- */
-const create = [
-  '--create',
-  '--format=posix',
-  '--pax-option=delete=atime,delete=ctime',
+/** Attributes that describe the container's own overlay and SELinux label, not its files, are never carried over. */
+const attributes = [
   '--xattrs',
   '--xattrs-include=*',
   '--xattrs-exclude=trusted.overlay.*',
   '--xattrs-exclude=user.overlay.*',
   '--xattrs-exclude=security.selinux',
   '--acls',
+];
+
+/** Access and change times are left out: nobody can restore the latter, and they make each header larger. */
+const create = [
+  '--create',
+  '--format=posix',
+  '--pax-option=delete=atime,delete=ctime',
+  ...attributes,
   '--sparse',
   '--numeric-owner',
   '--no-recursion',
@@ -32,9 +34,7 @@ const create = [
 /** Never `--absolute-names`: without it tar refuses `..` and puts symlinks that lead outside in place last. */
 const extract = [
   '--extract',
-  '--xattrs',
-  '--xattrs-include=*',
-  '--acls',
+  ...attributes,
   '--numeric-owner',
   '--same-owner',
   '--same-permissions',
@@ -48,6 +48,8 @@ const options = { env: { LC_ALL: 'C', TAR_OPTIONS: '' }, stripFinalNewline: fals
 export interface Member {
   path: BytePath;
   isDirectory: boolean;
+  /** The path that a hard link is another name of. */
+  linkTo?: BytePath;
 }
 
 /**
@@ -103,32 +105,45 @@ export async function copyPaths(from: string, paths: BytePath[], to: string): Pr
 
 /**
  * Lists an archive file's members in their order.
- * @throws {Problem} `rootfs-tar` when it is not an archive
+ * @throws {Problem} `rootfs-tar` when it is not an archive; `rootfs-unsafe` when a member is of a kind that no file
+ * of a root file system is
  */
 export async function listMembers(archive: string): Promise<Member[]> {
+  let lines: string[];
   try {
-    const listing = ['--list', '--quoting-style=escape', '--file', archive];
+    const listing = ['--list', '--verbose', '--numeric-owner', '--quoting-style=c', '--file', archive];
     const { stdout } = await execa('setpriv', [...tar, ...listing], {
       ...options,
       encoding: 'latin1',
       maxBuffer: 2 ** 30,
     });
-    return stdout
-      .split('\n')
-      .filter((line) => line !== '')
-      .map(memberOf);
+    lines = stdout.split('\n').filter((line) => line !== '');
   } catch (error) {
     throw tarProblem(error, `reading ${archive}`);
   }
+  return lines.map((line) => memberOf(line, archive));
 }
 
-function memberOf(line: string): Member {
-  const name = unescapeName(line);
-  const isDirectory = name.endsWith('/');
-  return { path: isDirectory ? name.slice(0, -1) : name, isDirectory };
+/** `drwxr-xr-x 0/0 0 2026-01-02 03:04 "name/"`, with ` -> "target"` or ` link to "target"` behind it. */
+const line = /^([-dlhcbpC])[^"]*"((?:[^"\\]|\\.)*)"(?: (?:->|link to) "((?:[^"\\]|\\.)*)")?$/;
+
+function memberOf(text: string, archive: string): Member {
+  const [, kind, quoted, target] = line.exec(text) ?? [];
+  if (kind === undefined || quoted === undefined) {
+    throw new Problem(
+      'rootfs-unsafe',
+      `${archive} holds what no root file system does (${readable(text)}); it was not written by Tardis or was damaged: take another checkpoint image`,
+    );
+  }
+  const path = unescapeName(quoted).replace(/\/$/, '');
+  return {
+    path,
+    isDirectory: kind === 'd',
+    ...(kind === 'h' && target !== undefined ? { linkTo: unescapeName(target) } : {}),
+  };
 }
 
-/** Undoes tar's quoting style `escape` (GNU tar manual, "Quoting Member Names"). */
+/** Undoes tar's quoting style `c` (GNU tar manual, "Quoting Member Names"). */
 function unescapeName(text: string): BytePath {
   const letters: Record<string, string> = { a: '\x07', b: '\b', f: '\f', n: '\n', r: '\r', t: '\t', v: '\v' };
   return text.replace(/\\([0-7]{3}|.)/g, (_, code: string) =>

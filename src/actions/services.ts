@@ -16,10 +16,10 @@ import { namingFullDisk } from './full-disk.ts';
 import { handOver } from './hand-over.ts';
 import { holdRestored } from './hold-restored.ts';
 import type { Host } from './host.ts';
-import { markFailed } from './image-store.ts';
 import { judgeImage } from './judge-image.ts';
 import { keepUnlinked } from './keep-unlinked.ts';
 import { closeLife, noteRestore } from './lives.ts';
+import { markImage } from './mark-image.ts';
 import { prepareImage } from './prepare-image.ts';
 import { recover } from './recover.ts';
 import { releaseHeld } from './release-held.ts';
@@ -106,7 +106,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
               const [newer, older] = [image.generation, next.generation];
               host.log.warn({ failure }, `generation ${newer} is refused, ${older} is taken: ${reason}`);
             }
-            markFailed(image, { container: container.id, reason });
+            markImage(host, container, image, reason);
           }),
         },
       }),

@@ -1,5 +1,5 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { isEnabled, readContainerConfig, settingsOf } from '../../src/actions/container-config.ts';
 import { useScratch } from '../support/action-scratch.ts';
@@ -225,5 +225,37 @@ describe('the place of the images', () => {
   it('should be anywhere where the host allows /', () => {
     const env = new Map([['TARDIS_CHECKPOINT_HOST_PATH', '/mnt/a']]);
     expect(settingsOf('abc', env, { checkpointRoot: '/c', allowedRoots: ['/'] }).imageRoot).toBe('/mnt/a');
+  });
+
+  it('should be refused where a symlink inside a root leads out of it, whatever its name', async () => {
+    const root = scratch.at('roots/allowed');
+    mkdirSync(root);
+    mkdirSync(scratch.at('roots/outside'));
+    const at = (path: string) =>
+      settingsOf('abc', new Map([['TARDIS_CHECKPOINT_HOST_PATH', path]]), {
+        checkpointRoot: root,
+        allowedRoots: [root],
+      });
+    for (const target of ['../outside', scratch.at('roots/outside'), '../not-yet', '/']) {
+      symlinkSync(target, join(root, 'link'));
+      for (const path of [join(root, 'link'), join(root, 'link/new')]) {
+        const problem = await problemOf(() => at(path));
+        expect(problem.code).toBe('checkpoint-path');
+        expect(problem.message).toMatch(
+          /\(really \/.*\) is refused: expected an absolute path inside one of/,
+        );
+      }
+      rmSync(join(root, 'link'));
+    }
+    symlinkSync('.', join(root, 'link'));
+    expect(at(join(root, 'link/a')).imageRoot).toBe(join(root, 'link/a'));
+  });
+
+  it('should be inside an allowed root that is a symlink itself', () => {
+    mkdirSync(scratch.at('really'));
+    symlinkSync('really', scratch.at('root'));
+    const roots = { checkpointRoot: '/c', allowedRoots: [scratch.at('root')] };
+    const env = new Map([['TARDIS_CHECKPOINT_HOST_PATH', scratch.at('root/a')]]);
+    expect(settingsOf('abc', env, roots).imageRoot).toBe(scratch.at('root/a'));
   });
 });

@@ -1,6 +1,7 @@
+import { createHash } from 'node:crypto';
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { digestOf, digestsOf, filesBelow } from '../../src/actions/file-digests.ts';
+import { chunkBytes, digestOf, digestsOf, filesBelow } from '../../src/actions/file-digests.ts';
 import { useScratch } from '../support/action-scratch.ts';
 
 const scratch = useScratch();
@@ -21,6 +22,25 @@ describe('digestOf', () => {
   it.each(Object.entries(vectors))('should know the vector %s', async (name, [text, sha256]) => {
     write(name, text);
     expect(await digestOf(scratch.at(name))).toEqual({ bytes: text.length, sha256 });
+  });
+
+  // The formula that docs/security.md gives to other programs.
+  it('should digest the digests of the pieces of a file that is larger than one', async () => {
+    const bytes = Buffer.alloc(2 * chunkBytes + 7);
+    for (let i = 0; i < bytes.length; i += 4093) bytes[i] = i % 251;
+    write('large', bytes);
+    write('fits', bytes.subarray(0, chunkBytes));
+    const sha256 = (data: Buffer) => createHash('sha256').update(data).digest();
+    const pieces = [0, 1, 2].map((n) => sha256(bytes.subarray(n * chunkBytes, (n + 1) * chunkBytes)));
+    expect(await digestOf(scratch.at('large'))).toEqual({
+      bytes: bytes.length,
+      sha256: sha256(Buffer.concat(pieces)).toString('hex'),
+      chunks: { bytes: chunkBytes },
+    });
+    expect(await digestOf(scratch.at('fits'))).toEqual({
+      bytes: chunkBytes,
+      sha256: pieces[0]?.toString('hex'),
+    });
   });
 
   it('should read a file that takes several reads, to its last byte', async () => {

@@ -29,6 +29,7 @@ const settings: [name: string, inFile: unknown, variable: string, inEnvironment:
   ['logFile', '/var/log/t', 'TARDIS_LOG_FILE', '/var/log/t'],
   ['runDir', '/run/t', 'TARDIS_RUN_DIR', '/run/t'],
   ['lockTimeoutSeconds', 7, 'TARDIS_LOCK_TIMEOUT_SECONDS', '7'],
+  ['manifestKeys', '/etc/tardis/keys.json', 'TARDIS_MANIFEST_KEYS', '/etc/tardis/keys.json'],
 ];
 
 describe('loadHostConfig', () => {
@@ -75,6 +76,7 @@ describe('loadHostConfig', () => {
     ['allowedRoots', ['/a', 'b']],
     ['logFile', ''],
     ['runDir', './run'],
+    ['manifestKeys', 'keys.json'],
     ['lockTimeoutSeconds', 0],
     ['lockTimeoutSeconds', 1.5],
     ['lockTimeoutSeconds', '600'],

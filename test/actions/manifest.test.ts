@@ -33,7 +33,7 @@ describe('writeManifest', () => {
 
 /** A manifest as text, with one of its parts another; without it where that is undefined. */
 const put = (name: string, value: unknown): string =>
-  JSON.stringify({ ...manifestOf({ a: { bytes: 1, sha256: 'x' } }), [name]: value });
+  JSON.stringify({ ...manifestOf({ a: { bytes: 1, sha256: 'a'.repeat(64) } }), [name]: value });
 
 describe('readManifest', () => {
   it.each([
@@ -41,7 +41,8 @@ describe('readManifest', () => {
     ['empty', '', /JSON/],
     ['torn', put('epoch', 0).slice(0, -7), /JSON/],
     ['a list', '[]', /expected object/],
-    ['of a newer schema', put('schemaVersion', 2), /schemaVersion/],
+    ['of a newer schema', put('schemaVersion', 3), /schemaVersion/],
+    ['of an older schema', put('schemaVersion', 1), /schemaVersion/],
     ['without a schema', put('schemaVersion', undefined), /schemaVersion/],
     ['without a key', put('key', undefined), /\bkey\b/],
     ['of generation zero', put('generation', 0), /generation/],
@@ -60,13 +61,21 @@ describe('readManifest', () => {
     ],
     ['without a host', put('host', {}), /host\.arch/],
     ['without files', put('files', undefined), /files/],
-    ['with a file of less than nothing', put('files', { a: { bytes: -1, sha256: '' } }), /files\.a\.bytes/],
-    ['with a file of half a byte', put('files', { a: { bytes: 0.5, sha256: '' } }), /files\.a\.bytes/],
+    [
+      'with a file of less than nothing',
+      put('files', { a: { bytes: -1, sha256: 'a'.repeat(64) } }),
+      /files\.a\.bytes/,
+    ],
+    [
+      'with a file of half a byte',
+      put('files', { a: { bytes: 0.5, sha256: 'a'.repeat(64) } }),
+      /files\.a\.bytes/,
+    ],
   ])('should refuse one that is %s, with the way out, in one line', async (_, text, message) => {
     if (text !== undefined) writeFileSync(file(), text);
     const problem = await problemOf(() => readManifest(scratch.path));
     expect(problem.code).toBe('image-manifest');
-    expect(problem.message).toContain(`${file()} is not a manifest of this Tardis (schema 1): `);
+    expect(problem.message).toContain(`${file()} is not a manifest of this Tardis (schema 2): `);
     expect(problem.message).toMatch(message);
     expect(problem.message).toMatch(/; take another image, or the Tardis that wrote it$/);
     expect(problem.message).not.toContain('\n');
@@ -78,7 +87,7 @@ describe('readManifest', () => {
   });
 
   it('should take no notice of what a later Tardis has added', () => {
-    const manifest = manifestOf({ a: { bytes: 1, sha256: 'x' } });
+    const manifest = manifestOf({ a: { bytes: 1, sha256: 'a'.repeat(64) } });
     writeManifest(scratch.path, { ...manifest, colour: 'blue' } as Manifest);
     expect(readManifest(scratch.path)).toEqual(manifest);
   });

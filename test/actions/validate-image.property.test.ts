@@ -1,6 +1,8 @@
-import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import type { ManifestKeys } from '../../src/actions/manifest-keys.ts';
 import { Problem } from '../../src/actions/problem.ts';
 import { validateImage } from '../../src/actions/validate-image.ts';
 import { smallFiles, target, writeSmallImage } from '../support/action-image.ts';
@@ -9,9 +11,9 @@ import { useScratch } from '../support/action-scratch.ts';
 const scratch = useScratch();
 const at = (name: string): string => scratch.at('image', name);
 
-const names = Object.keys(smallFiles);
+const names = [...Object.keys(smallFiles), 'tardis.json'];
 const anyName = fc.constantFrom(...names);
-const notEmpty = fc.constantFrom(...names.filter((name) => smallFiles[name]?.length));
+const notEmpty = fc.constantFrom(...names.filter((name) => smallFiles[name]?.length !== 0));
 const bytes = fc.uint8Array({ minLength: 1, maxLength: 50 });
 const word = fc.oneof(
   fc.stringMatching(/^[\w.-]{1,12}$/),
@@ -20,7 +22,7 @@ const word = fc.oneof(
 const newName = fc
   .tuple(fc.constantFrom('', 'checkpoint/', 'new/'), word)
   .map((parts) => parts.join(''))
-  .filter((name) => !/(^|\/)\.\.?$/.test(name) && ![...names, 'tardis.json', 'checkpoint'].includes(name));
+  .filter((name) => !/(^|\/)\.\.?$/.test(name) && ![...names, 'checkpoint'].includes(name));
 
 /** Something that may befall an image's files. */
 interface Damage {
@@ -28,13 +30,13 @@ interface Damage {
   do(): void;
 }
 
-const flip = fc.tuple(notEmpty, fc.nat(), fc.integer({ min: 0, max: 7 })).map(
-  ([name, place, bit]): Damage => ({
-    words: `flip bit ${bit} of byte ${place} in ${name}`,
+const flip = fc.tuple(notEmpty, fc.nat(), fc.integer({ min: 1, max: 255 })).map(
+  ([name, place, mask]): Damage => ({
+    words: `flip the bits ${mask} of byte ${place} in ${name}`,
     do() {
       const content = readFileSync(at(name));
       const byte = place % content.length;
-      content[byte] = (content[byte] as number) ^ (1 << bit);
+      content[byte] = (content[byte] as number) ^ mask;
       writeFileSync(at(name), content);
     },
   }),
@@ -54,7 +56,18 @@ const extend = fc.tuple(anyName, bytes).map(
     do: () => writeFileSync(at(name), more, { flag: 'a' }),
   }),
 );
-const remove = fc.constantFrom(...names, 'tardis.json', 'checkpoint').map(
+/** JSON takes spaces anywhere: a manifest must not. */
+const space = fc.tuple(fc.nat(), fc.constantFrom(' ', '\n', '\t')).map(
+  ([place, blank]): Damage => ({
+    words: `put a ${JSON.stringify(blank)} into the manifest`,
+    do() {
+      const text = readFileSync(at('tardis.json'), 'utf8');
+      const middle = place % (text.length + 1);
+      writeFileSync(at('tardis.json'), text.slice(0, middle) + blank + text.slice(middle));
+    },
+  }),
+);
+const remove = fc.constantFrom(...names, 'checkpoint').map(
   (name): Damage => ({
     words: `delete ${name}`,
     do: () => rmSync(at(name), { recursive: true }),
@@ -83,29 +96,44 @@ const rename = fc.tuple(anyName, newName).map(
   }),
 );
 
-async function findings(): Promise<unknown> {
+/** Every file of the scratch directory with what it holds. */
+const listing = (): string[] =>
+  readdirSync(scratch.path, { recursive: true, withFileTypes: true })
+    .map((entry) => join(entry.parentPath, entry.name))
+    .map((path) => (statSync(path).isFile() ? `${path} ${readFileSync(path, 'hex')}` : path))
+    .sort();
+
+async function findings(given = target): Promise<unknown> {
   try {
-    return await validateImage(scratch.at('image'), target);
+    return await validateImage(scratch.at('image'), given);
   } catch (error) {
     return error;
   }
 }
 
 describe('an image', () => {
-  it('should be refused with a Problem after any one damage to its files', async () => {
-    const damage = fc.oneof(flip, cut, extend, remove, add, swap, rename);
-    await fc.assert(
-      fc.asyncProperty(damage, async (given) => {
-        rmSync(scratch.at('image'), { recursive: true, force: true });
-        await writeSmallImage(scratch.at('image'));
-        given.do();
-        const found = await findings();
-        expect(found, given.words).toBeInstanceOf(Problem);
-        expect(found).toMatchObject({ code: expect.stringMatching(/^image-(manifest|file-|size|digest)/) });
-      }),
-      { numRuns: 200 },
-    );
-  });
+  it.each<[what: string, keys: ManifestKeys | undefined]>([
+    ['as it is', undefined],
+    ['signed', { current: 'k', secrets: new Map([['k', Buffer.alloc(32, 1)]]) }],
+  ])(
+    'should be refused with a Problem after any one damage to its files, %s, and not be touched',
+    async (_, keys) => {
+      const damage = fc.oneof(flip, cut, extend, space, remove, add, swap, rename);
+      await fc.assert(
+        fc.asyncProperty(damage, async (given) => {
+          rmSync(scratch.at('image'), { recursive: true, force: true });
+          await writeSmallImage(scratch.at('image'), keys);
+          given.do();
+          const before = listing();
+          const found = await findings({ ...target, keys });
+          expect(found, given.words).toBeInstanceOf(Problem);
+          expect(found).toMatchObject({ code: expect.stringMatching(/^image-(manifest|file-|size|digest)/) });
+          expect(listing()).toEqual(before);
+        }),
+        { numRuns: 300 },
+      );
+    },
+  );
 
   it('should give nothing but a Problem or a manifest, whatever its manifest holds', async () => {
     await writeSmallImage(scratch.at('image'));
@@ -118,7 +146,7 @@ describe('an image', () => {
           writeFileSync(at('tardis.json'), text.slice(0, place) + put + text.slice(place + 1), 'latin1');
           const found = await findings();
           if (found instanceof Error) expect(found).toBeInstanceOf(Problem);
-          else expect(found).toMatchObject({ schemaVersion: 1, key: 'job-key', files: expect.any(Object) });
+          else expect(found).toMatchObject({ schemaVersion: 2, key: 'job-key', files: expect.any(Object) });
         },
       ),
       { numRuns: 300 },

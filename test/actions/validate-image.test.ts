@@ -1,6 +1,7 @@
 import { readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { fingerprintOf } from '../../src/actions/container-config.ts';
+import { chunkBytes, digestsOf } from '../../src/actions/file-digests.ts';
 import { type Manifest, writeManifest } from '../../src/actions/manifest.ts';
 import { type RestoreTarget, validateImage } from '../../src/actions/validate-image.ts';
 import { shape, smallFiles, target, writeSmallImage } from '../support/action-image.ts';
@@ -31,6 +32,7 @@ describe('validateImage', () => {
     ['a much newer CRIU', { criu: '10.0' }],
     ['a CRIU that does not say its version', { criu: 'unknown' }],
     ['another kernel and another runc', { kernel: '5.10', runc: '1.1.0' }],
+    ['more kernel features', { kernelFeatures: ['namespace:pid', 'namespace:time', 'seccomp:log'] }],
   ])('should pass on a host with %s', async (_, facts) => {
     await whole();
     expect((await validate(onHost(facts))).key).toBe('job-key');
@@ -43,6 +45,16 @@ describe('validateImage', () => {
     ['image-cpu', onHost({ cpuFlags: [] }), ['with avx2, sse4_2,']],
     ['image-criu', onHost({ criu: '4.0' }), ['by CRIU 4.1', 'has 4.0', "update this host's CRIU"]],
     ['image-criu', onHost({ criu: '3.17.1' }), ['has 3.17.1']],
+    [
+      'image-kernel',
+      onHost({ kernel: '4.4', kernelFeatures: ['namespace:pid', 'userfaultfd'] }),
+      ['on Linux 6.1.0 with seccomp:log,', "this host's Linux 4.4 lacks", 'a host whose kernel has it'],
+    ],
+    [
+      'image-base',
+      { ...target, readBase: async () => 'another' },
+      ['changes to the container image base,', "this container's is another", 'start it from the same image'],
+    ],
   ])('should refuse with %s, saying what was found and expected', async (code, given, words) => {
     await whole();
     const problem = await problemOf(() => validate(given));
@@ -70,7 +82,11 @@ describe('validateImage', () => {
 
   it.each<[code: string, damage: () => void, words: string[]]>([
     ['image-manifest', () => rmSync(at('tardis.json')), ['tardis.json', 'ENOENT']],
-    ['image-file-missing', () => rmSync(at('config.dump')), ['lacks config.dump']],
+    [
+      'image-file-missing',
+      () => rmSync(at('config.dump')),
+      ['lacks config.dump, which its manifest names', 'take an older generation, or a copy of this one'],
+    ],
     [
       'image-file-missing',
       () => rmSync(at('checkpoint'), { recursive: true }),
@@ -88,7 +104,11 @@ describe('validateImage', () => {
       () => writeFileSync(at('checkpoint/tardis.json'), ''),
       ['holds checkpoint/tardis.json'],
     ],
-    ['image-size', () => writeFileSync(at('config.dump'), '{} '), ['config.dump has 3 bytes', 'says 2']],
+    [
+      'image-size',
+      () => writeFileSync(at('config.dump'), '{} '),
+      ['config.dump has 3 bytes', 'says 2', 'an older generation'],
+    ],
     [
       'image-size',
       () => writeFileSync(at('rootfs-diff.tar'), ''),
@@ -97,7 +117,7 @@ describe('validateImage', () => {
     [
       'image-digest',
       () => writeFileSync(at('config.dump'), '[]'),
-      ['config.dump has SHA-256 4f53cda1', 'says 44136fa3'],
+      ['config.dump has SHA-256 4f53cda1', 'says 44136fa3', 'an older generation'],
     ],
   ])('should refuse a damaged image with %s, naming the file', async (code, damage, words) => {
     await whole();
@@ -122,6 +142,23 @@ describe('validateImage', () => {
     expect((await problemOf(() => validate())).code).toBe('image-file-missing');
   });
 
+  it.each<[what: string, base: string | undefined, found: string | undefined]>([
+    ['the image says none', undefined, 'base'],
+    ['the container has none', 'base', undefined],
+  ])('should not ask for the same base where %s', async (_, base, found) => {
+    const manifest = await whole();
+    writeManifest(scratch.at('image'), { ...manifest, rootfs: { ...manifest.rootfs, base } });
+    expect((await validate({ ...target, readBase: async () => found })).rootfs.base).toBe(base);
+  });
+
+  // runc's and kill(2)'s arguments come from the manifest, and an image without keys may be anybody's.
+  it('should refuse flags that no dump of ours has', async () => {
+    const manifest = await whole();
+    const flags = ['--file-locks', '--work-path=/etc'] as Manifest['dump']['flags'];
+    writeManifest(scratch.at('image'), { ...manifest, dump: { ...manifest.dump, flags } });
+    expect((await problemOf(() => validate())).code).toBe('image-manifest');
+  });
+
   it('should change nothing in the image', async () => {
     await whole();
     const before = readFileSync(at('tardis.json'), 'utf8');
@@ -136,6 +173,21 @@ describe('validateImage', () => {
     const fingerprint = fingerprintOf({ ...shape, cwd: '/srv' });
     writeManifest(scratch.at('image'), { ...manifest, container: { ...container, fingerprint } });
     expect((await problemOf(() => validate())).code).toBe('image-config');
+  });
+
+  it('should find one byte that is another in any part of a file that is digested in several', async () => {
+    const manifest = await whole();
+    const bytes = Buffer.alloc(2 * chunkBytes + 5, 1);
+    writeFileSync(at('rootfs-diff.tar'), bytes);
+    const files = { ...manifest.files, ...(await digestsOf(scratch.at('image'), ['rootfs-diff.tar'])) };
+    writeManifest(scratch.at('image'), { ...manifest, files });
+    expect((await validate()).files['rootfs-diff.tar']?.chunks).toEqual({ bytes: chunkBytes });
+    for (const place of [0, chunkBytes - 1, chunkBytes, 2 * chunkBytes + 4]) {
+      bytes[place] = 2;
+      writeFileSync(at('rootfs-diff.tar'), bytes);
+      expect((await problemOf(() => validate())).code).toBe('image-digest');
+      bytes[place] = 1;
+    }
   });
 
   // CRIU would open it as any other image file.

@@ -106,7 +106,7 @@ function makeImage(generation: number): { generation: number; directory: string 
   const directory = join(imageRoot, 'nightly', String(generation));
   mkdirSync(directory, { recursive: true });
   const manifest: Manifest = {
-    schemaVersion: 1,
+    schemaVersion: 2,
     ...{ key: 'nightly', generation, epoch: 0, createdAt: '2030-01-02T03:04:05.678Z' },
     container: {
       ...{ id: 'job-1', fingerprint: 'f' },
@@ -117,10 +117,10 @@ function makeImage(generation: number): { generation: number; directory: string 
     },
     dump: { leftRunning: true, flags: [], stoppedTasks: [] },
     rootfs: { kind: 'overlay', bytes: 0, entries: 0, removed: 0, sockets: [] },
-    host: { arch: 'x64', kernel: '6', cpuFlags: [], criu: '4.1', runc: '1.3' },
+    host: { arch: 'x64', kernel: '6', cpuFlags: [], criu: '4.1', runc: '1.3', kernelFeatures: [] },
     files: {
-      'checkpoint/pages-1.img': { bytes: 5 * 1024 * 1024, sha256: '0' },
-      'dump.log': { bytes: 12, sha256: '0' },
+      'checkpoint/pages-1.img': { bytes: 5 * 1024 * 1024, sha256: '0'.repeat(64) },
+      'dump.log': { bytes: 12, sha256: '0'.repeat(64) },
     },
   };
   writeManifest(directory, manifest);

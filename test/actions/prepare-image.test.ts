@@ -1,0 +1,96 @@
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { markImage } from '../../src/actions/mark-image.ts';
+import { prepareImage } from '../../src/actions/prepare-image.ts';
+import { hostWith } from '../support/action-host.ts';
+import { useScratch } from '../support/action-scratch.ts';
+import { problemOf } from '../support/action-thrown.ts';
+import { callOf, requestOf } from '../support/machine-samples.ts';
+
+const scratch = useScratch();
+const root = () => scratch.at('root');
+const host = (given = {}) =>
+  hostWith({ config: { ...hostWith().config, checkpointRoot: root(), allowedRoots: [root()], ...given } });
+const container = () => ({
+  id: 'job-1',
+  root: '/run/runc',
+  bundle: scratch.at('bundle'),
+  key: 'job',
+  imageRoot: root(),
+});
+
+const request = () => ({
+  container: container(),
+  call: callOf('checkpoint'),
+  request: requestOf(false),
+  wasPaused: false,
+  life: undefined,
+});
+
+describe('prepareImage', () => {
+  it('should make directories that only root can look into', () => {
+    const { generation, directory } = prepareImage(host(), request());
+    expect(generation).toBe(1);
+    for (const path of [
+      root(),
+      join(root(), 'job'),
+      `${directory}.partial`,
+      `${directory}.partial/checkpoint`,
+    ])
+      expect(statSync(path).mode & 0o7777, path).toBe(0o700);
+  });
+
+  // Found at the restore only, the job would have been dumped for nothing.
+  it('should make nothing where the key file cannot be used', async () => {
+    const problem = await problemOf(() =>
+      prepareImage(host({ manifestKeys: scratch.at('none') }), request()),
+    );
+    expect(problem.code).toBe('manifest-keys');
+    expect(existsSync(root())).toBe(false);
+  });
+
+  it('should make nothing behind a symlink in place of its key', async () => {
+    mkdirSync(scratch.at('outside'));
+    mkdirSync(root());
+    symlinkSync(scratch.at('outside'), join(root(), 'job'));
+    expect((await problemOf(() => prepareImage(host(), request()))).code).toBe('image-place');
+    expect(readdirSync(scratch.at('outside'))).toEqual([]);
+  });
+});
+
+describe('markImage', () => {
+  const image = () => ({ generation: 3, directory: join(root(), 'job', '3') });
+
+  it('should note beside the image that it was refused', () => {
+    mkdirSync(image().directory, { recursive: true, mode: 0o700 });
+    markImage(host(), container(), image(), 'too bad');
+    expect(readdirSync(join(root(), 'job')).sort()).toEqual(['3', '3.failed.jsonl']);
+  });
+
+  // As root it would write to the end of any file they name.
+  it('should write nothing where others have planted a symlink, or may', () => {
+    mkdirSync(scratch.at('outside', '3'), { recursive: true, mode: 0o700 });
+    mkdirSync(root());
+    symlinkSync(scratch.at('outside'), join(root(), 'job'));
+    markImage(host(), container(), image(), 'too bad');
+    expect(readdirSync(scratch.at('outside'))).toEqual(['3']);
+
+    writeFileSync(scratch.at('precious'), 'precious');
+    mkdirSync(join(root(), 'other', '3'), { recursive: true });
+    chmodSync(join(root(), 'other'), 0o777);
+    symlinkSync(scratch.at('precious'), join(root(), 'other', '3.failed.jsonl'));
+    const other = { generation: 3, directory: join(root(), 'other', '3') };
+    markImage(host(), { ...container(), key: 'other' }, other, 'too bad');
+    expect(readFileSync(scratch.at('precious'), 'utf8')).toBe('precious');
+  });
+});
