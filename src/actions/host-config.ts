@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { Problem, reasonOf } from './problem.ts';
 
+const atOnce = z.number().int().min(1).max(256).optional();
 const absolutePath = z.string().regex(/^\//, 'must be an absolute path');
 
 /** The host's settings, `/etc/tardis/tardis.json`. Every key is optional. */
@@ -25,6 +26,11 @@ export const hostConfigSchema = z.object({
     .max(86_400)
     .default(600)
     .describe('How long a command waits for the one before it on the same container.'),
+  maxDumps: atOnce.describe(
+    'How many containers of the host are dumped at once; the others run on meanwhile. ' +
+      'Default: twice the cores, or one for each available GiB of memory where that is less.',
+  ),
+  maxRestores: atOnce.describe("How many containers' memory is restored at once; default: as for maxDumps."),
 });
 
 export type HostConfig = Omit<z.infer<typeof hostConfigSchema>, 'allowedRoots'> & {
@@ -104,5 +110,7 @@ function settingsFromEnvironment(env: NodeJS.ProcessEnv): Record<string, unknown
   take('logFile', 'TARDIS_LOG_FILE', String);
   take('runDir', 'TARDIS_RUN_DIR', String);
   take('lockTimeoutSeconds', 'TARDIS_LOCK_TIMEOUT_SECONDS', Number);
+  take('maxDumps', 'TARDIS_MAX_DUMPS', Number);
+  take('maxRestores', 'TARDIS_MAX_RESTORES', Number);
   return settings;
 }

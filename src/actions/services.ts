@@ -8,6 +8,7 @@ import { readContainerConfig } from './container-config.ts';
 import { deleteContainer } from './delete-container.ts';
 import { describeImage } from './describe-image.ts';
 import { dumpMemory } from './dump-memory.ts';
+import { type Slot, takeSlot } from './dump-slots.ts';
 import { endJob } from './end-job.ts';
 import { freezeContainer, thawContainer } from './freeze-container.ts';
 import { namingFullDisk } from './full-disk.ts';
@@ -44,6 +45,8 @@ export function provideServices(host: Host, beforeEffect: () => void) {
   const writing = <Input extends { readonly container: ContainerIdentity }, Output>(
     effect: (input: Input) => Output | Promise<Output>,
   ) => service((input: Input) => namingFullDisk(input.container.imageRoot, () => effect(input)));
+  /** Had before the container is frozen, and given back as soon as its memory is dumped. */
+  let dumpSlot: Slot | undefined;
   const asCaller = service(({ call }: RuncStep) => runcForCaller(host, call.argv));
 
   return containerMachine.provide({
@@ -59,19 +62,26 @@ export function provideServices(host: Host, beforeEffect: () => void) {
       recover: service((input) => recover(host, input)),
       checkpoint: checkpointMachine.provide({
         actors: {
-          prepareImage: writing(({ container }) => openPartial(container)),
+          prepareImage: writing(async ({ container }) => {
+            dumpSlot = await takeSlot(host, 'dumps');
+            return openPartial(container);
+          }),
           freeze: service(({ container }) => freezeContainer(container)),
           saveRootfs: writing((step) => saveContainerRootfs(host, step)),
           dumpMemory: writing(async (step) => {
             await dumpMemory(host, step);
             await keepUnlinked(host, step);
+            dumpSlot?.release();
           }),
           thaw: service(({ container }) => thawContainer(container)),
           describeImage: writing((step) => describeImage(host, step)),
           handOver: service(handOver),
           commitImage: service(({ container, image }) => commit(container, image)),
           endJob: service(({ container, call }) => endJob(host, container, call)),
-          undo: service(undoCheckpoint),
+          undo: service((input) => {
+            dumpSlot?.release();
+            return undoCheckpoint(input);
+          }),
         },
       }),
       restore: restoreMachine.provide({
@@ -81,7 +91,10 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           applyRootfs: service(({ container, image }) =>
             resetRootfs(readContainerConfig(container.bundle).rootfs, image.directory),
           ),
-          restoreMemory: service((input) => restoreMemory(host, input)),
+          restoreMemory: service(async (input) => {
+            const slot = await takeSlot(host, 'restores');
+            await restoreMemory(host, input).finally(slot.release);
+          }),
           hold: service((input) => holdRestored(host, input)),
           dropRollback: service(({ container }) => dropRollback(container)),
           removeLeftovers: service(({ container, call }) => endJob(host, container, call)),
