@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { Problem, reasonOf } from './problem.ts';
 
+const atOnce = z.number().int().min(1).max(256).optional();
 const absolutePath = z.string().regex(/^\//, 'must be an absolute path');
 
 /** The host's settings, `/etc/tardis/tardis.json`. Every key is optional. */
@@ -60,6 +61,11 @@ export const hostConfigSchema = z.object({
     .describe(
       'A file of keys: images are signed with one, and only signed ones are restored; default: none.',
     ),
+  maxDumps: atOnce.describe(
+    'How many containers of the host are dumped at once; the others run on meanwhile. ' +
+      'Default: twice the cores, or one for each available GiB of memory where that is less.',
+  ),
+  maxRestores: atOnce.describe("How many containers' memory is restored at once; default: as for maxDumps."),
 });
 
 export type HostConfig = Omit<z.infer<typeof hostConfigSchema>, 'allowedRoots'> & {
@@ -144,5 +150,7 @@ function settingsFromEnvironment(env: NodeJS.ProcessEnv): Record<string, unknown
   take('restoreAttempts', 'TARDIS_RESTORE_ATTEMPTS', Number);
   take('keep', 'TARDIS_KEEP', Number);
   take('manifestKeys', 'TARDIS_MANIFEST_KEYS', String);
+  take('maxDumps', 'TARDIS_MAX_DUMPS', Number);
+  take('maxRestores', 'TARDIS_MAX_RESTORES', Number);
   return settings;
 }

@@ -1,6 +1,6 @@
-import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import fs from 'fs-extra';
+import { lockDescriptor } from './flock.ts';
 import { Problem } from './problem.ts';
 
 export interface Lock {
@@ -12,9 +12,6 @@ export interface Lock {
 /**
  * Takes the kernel's lock for one container, so that its lifecycle commands come one after another.
  *
- * flock(2) locks belong to the open file description: util-linux's `flock` locks the descriptor that it is handed
- * and ends, and the lock stays ours until we close it or die.
- *
  * @param timeoutSeconds how long to wait; 0 only tries.
  * @throws Problem `locked` where the time is up; `lock` where locking itself fails.
  */
@@ -24,7 +21,12 @@ export function takeLock(runDir: string, root: string, id: string, timeoutSecond
   for (;;) {
     const fd = fs.openSync(path, 'a', 0o600);
     try {
-      lockDescriptor(fd, path, id, timeoutSeconds);
+      if (lockDescriptor(fd, path, timeoutSeconds) === 'busy') {
+        throw new Problem(
+          'locked',
+          `another command has been working on container ${id} for ${timeoutSeconds} s`,
+        );
+      }
     } catch (error) {
       fs.closeSync(fd);
       throw error;
@@ -41,24 +43,4 @@ export function takeLock(runDir: string, root: string, id: string, timeoutSecond
     }
     fs.closeSync(fd);
   }
-}
-
-const conflict = 75;
-
-function lockDescriptor(fd: number, path: string, id: string, timeoutSeconds: number): void {
-  const wait = timeoutSeconds === 0 ? ['--nonblock'] : ['--timeout', String(timeoutSeconds)];
-  const result = spawnSync('flock', ['--exclusive', ...wait, '--conflict-exit-code', String(conflict), '3'], {
-    stdio: ['ignore', 'ignore', 'ignore', fd],
-  });
-  if (result.status === 0) return;
-  if (result.status === conflict) {
-    throw new Problem(
-      'locked',
-      `another command has been working on container ${id} for ${timeoutSeconds} s`,
-    );
-  }
-  throw new Problem(
-    'lock',
-    `cannot lock ${path}: ${result.error?.message ?? `flock ended with ${result.status}`}`,
-  );
 }

@@ -9,6 +9,7 @@ import { readContainerConfig } from './container-config.ts';
 import { deleteContainer } from './delete-container.ts';
 import { describeImage } from './describe-image.ts';
 import { dumpMemory } from './dump-memory.ts';
+import { type Slot, takeSlot } from './dump-slots.ts';
 import { endJob } from './end-job.ts';
 import { takeUp } from './find-images.ts';
 import { freezeContainer, thawContainer } from './freeze-container.ts';
@@ -48,6 +49,8 @@ export function provideServices(host: Host, beforeEffect: () => void) {
   const writing = <Input extends { readonly container: ContainerIdentity }, Output>(
     effect: (input: Input) => Output | Promise<Output>,
   ) => service((input: Input) => namingFullDisk(input.container.imageRoot, () => effect(input)));
+  /** Had before the container is frozen, and given back as soon as its memory is dumped. */
+  let dumpSlot: Slot | undefined;
   const asCaller = service(({ call }: RuncStep) => runcForCaller(host, call.argv));
 
   return containerMachine.provide({
@@ -63,12 +66,16 @@ export function provideServices(host: Host, beforeEffect: () => void) {
       recover: service((input) => recover(host, input)),
       checkpoint: checkpointMachine.provide({
         actors: {
-          prepareImage: writing((step) => prepareImage(host, step)),
+          prepareImage: writing(async (step) => {
+            dumpSlot = await takeSlot(host, 'dumps');
+            return prepareImage(host, step);
+          }),
           freeze: service(({ container }) => freezeContainer(container)),
           saveRootfs: writing((step) => saveContainerRootfs(host, step)),
           dumpMemory: writing(async (step) => {
             await dumpMemory(host, step);
             await keepUnlinked(host, step);
+            dumpSlot?.release();
           }),
           thaw: service(({ container }) => thawContainer(container)),
           describeImage: writing((step) => describeImage(host, step)),
@@ -78,7 +85,10 @@ export function provideServices(host: Host, beforeEffect: () => void) {
             await endJob(host, container, call);
             closeLife(host, container, image.epoch, 'checkpointed');
           }),
-          undo: service(undoCheckpoint),
+          undo: service((input) => {
+            dumpSlot?.release();
+            return undoCheckpoint(input);
+          }),
         },
       }),
       restore: restoreMachine.provide({
@@ -89,8 +99,9 @@ export function provideServices(host: Host, beforeEffect: () => void) {
             resetRootfs(readContainerConfig(container.bundle).rootfs, image.directory),
           ),
           restoreMemory: service(async (input) => {
+            const slot = await takeSlot(host, 'restores');
             noteRestore(input, 'attempt');
-            await restoreMemory(host, input);
+            await restoreMemory(host, input).finally(slot.release);
           }),
           hold: service(async (input) => {
             await holdRestored(host, input);

@@ -19,6 +19,9 @@ const defaults = {
   logFile: '/var/log/tardis/tardis.jsonl',
   runDir: '/run/tardis',
   lockTimeoutSeconds: 600,
+  takeoverAfterSeconds: 60,
+  restoreAttempts: 2,
+  keep: 2,
 };
 
 /** Every setting, with how it is written in the file and in the environment. */
@@ -29,7 +32,13 @@ const settings: [name: string, inFile: unknown, variable: string, inEnvironment:
   ['logFile', '/var/log/t', 'TARDIS_LOG_FILE', '/var/log/t'],
   ['runDir', '/run/t', 'TARDIS_RUN_DIR', '/run/t'],
   ['lockTimeoutSeconds', 7, 'TARDIS_LOCK_TIMEOUT_SECONDS', '7'],
+  ['hostId', 'one', 'TARDIS_HOST_ID', 'one'],
+  ['takeoverAfterSeconds', 7, 'TARDIS_TAKEOVER_AFTER_SECONDS', '7'],
+  ['restoreAttempts', 7, 'TARDIS_RESTORE_ATTEMPTS', '7'],
+  ['keep', 7, 'TARDIS_KEEP', '7'],
   ['manifestKeys', '/etc/tardis/keys.json', 'TARDIS_MANIFEST_KEYS', '/etc/tardis/keys.json'],
+  ['maxDumps', 3, 'TARDIS_MAX_DUMPS', '3'],
+  ['maxRestores', 5, 'TARDIS_MAX_RESTORES', '5'],
 ];
 
 describe('loadHostConfig', () => {
@@ -50,7 +59,7 @@ describe('loadHostConfig', () => {
       [variable]: inEnvironment,
     });
     expect(fromEnvironment.config).toMatchObject({ [name]: inFile });
-    const other = name === 'lockTimeoutSeconds' ? 9 : name === 'allowedRoots' ? ['/other'] : '/other';
+    const other = typeof inFile === 'number' ? 9 : name === 'allowedRoots' ? ['/other'] : '/other';
     expect(load({ [name]: other }, { [variable]: inEnvironment }).config).toMatchObject({ [name]: inFile });
     expect(load({ [name]: inFile }, { [variable]: '' }).config).toMatchObject({ [name]: inFile });
   });
@@ -81,6 +90,8 @@ describe('loadHostConfig', () => {
     ['lockTimeoutSeconds', 1.5],
     ['lockTimeoutSeconds', '600'],
     ['lockTimeoutSeconds', 86_401],
+    ['maxDumps', 0],
+    ['maxRestores', 1.5],
   ])('should refuse %s %j, naming the file and the setting', async (name, value) => {
     const problem = await problemOf(() => load({ [name]: value }));
     expect(problem.code).toBe('host-config');

@@ -93,7 +93,7 @@ describe('a lock between processes', () => {
   const another = (): OtherWrapper => {
     const home = scratch.at(`other-${others.length}`);
     mkdirSync(home);
-    const other = new OtherWrapper(home, scratch.at('run'), root, 'job');
+    const other = new OtherWrapper(home, 'lock', [scratch.at('run'), root, 'job', '600']);
     others.push(other);
     return other;
   };

@@ -7,8 +7,6 @@ import { createInterface, type Interface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { projectRoot, whichOrThrow } from './paths.ts';
 
-const script = join(projectRoot, 'test/support/action-lock-holder.ts');
-
 /** Reads a stream's lines one by one. */
 class Lines {
   readonly #lines: Interface;
@@ -29,15 +27,18 @@ class Lines {
   }
 }
 
-/** Another process that takes a container's lock, and says when its `flock` begins to wait for it. */
+/** Another process that takes locks, and says when its `flock` begins to wait for one. */
 export class OtherWrapper {
   readonly #child: ChildProcessByStdio<Writable, Readable, null>;
   readonly #answers: Lines;
   readonly #bell: Socket;
   readonly #waits: Lines;
 
-  /** @param home a new directory, for the `flock` that rings. */
-  constructor(home: string, runDir: string, root: string, id: string) {
+  /**
+   * @param home a new directory, for the `flock` that rings.
+   * @param script what it runs: test/support/action-NAME-holder.ts.
+   */
+  constructor(home: string, script: 'lock' | 'slot', args: string[]) {
     const bell = join(home, 'bell');
     execFileSync('mkfifo', [bell]);
     const real = whichOrThrow('flock');
@@ -46,14 +47,15 @@ export class OtherWrapper {
     });
     this.#bell = new Socket({ fd: openSync(bell, constants.O_RDWR | constants.O_NONBLOCK) });
     this.#waits = new Lines(this.#bell);
-    this.#child = spawn(process.execPath, ['--no-warnings', script, runDir, root, id, '600'], {
+    const path = join(projectRoot, `test/support/action-${script}-holder.ts`);
+    this.#child = spawn(process.execPath, ['--no-warnings', path, ...args], {
       env: { ...process.env, PATH: `${home}${delimiter}${process.env.PATH}` },
       stdio: ['pipe', 'pipe', 'inherit'],
     });
     this.#answers = new Lines(this.#child.stdout);
   }
 
-  /** Orders what test/support/action-lock-holder.ts knows; does not wait for the answer. */
+  /** Orders what its script knows; does not wait for the answer. */
   order(...words: string[]): void {
     this.#child.stdin.write(`${words.join(' ')}\n`);
   }
@@ -63,9 +65,9 @@ export class OtherWrapper {
     return this.#answers.next();
   }
 
-  /** Resolves when it has opened the lock's file and asks the kernel for the lock. */
-  async asks(): Promise<void> {
-    await this.#waits.next();
+  /** Resolves when it has opened a lock's file and asks the kernel for the lock, so many times since the last call. */
+  async asks(times = 1): Promise<void> {
+    for (let i = 0; i < times; i++) await this.#waits.next();
   }
 
   async kill(): Promise<void> {

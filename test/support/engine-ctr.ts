@@ -6,6 +6,7 @@ import { freshDirectory } from './fresh-directory.ts';
 import { imageAsUser } from './image-as-user.ts';
 import { completeLines, waitForLine } from './lines.ts';
 import { whichOrThrow } from './paths.ts';
+import type { RunOptions } from './run.ts';
 import type { Stack } from './stack.ts';
 import { Hopeless, waitFor } from './wait.ts';
 
@@ -20,11 +21,15 @@ export function ctrEngine(stack: Stack): Engine {
       if (spec.tty) return ctrContainer(stack, spec.id, log, await runOnTerminal(stack, spec.id, words, log));
       // The container writes into the shim's pipe and the shim into the file: CRIU cannot dump a container
       // that holds a file of the host.
-      await stack.ctr(['run', '--detach', '--log-uri', `file://${log}`, ...words]);
+      await stack.ctr(['run', '--detach', '--log-uri', `file://${log}`, ...words], timeoutOf(spec));
       return ctrContainer(stack, spec.id, log);
     },
   };
 }
+
+/** Only where one is given: a missing option is the usual one. */
+const timeoutOf = ({ timeoutMs }: { timeoutMs?: number | undefined }): RunOptions =>
+  timeoutMs === undefined ? {} : { timeoutMs };
 
 function flagsOf(stack: Stack, spec: ContainerSpec): string[] {
   const binary = spec.runtime === 'runc' ? whichOrThrow('runc') : stack.runtime;
@@ -97,11 +102,12 @@ function ctrContainer(stack: Stack, id: string, log: string, terminal?: ChildPro
     kill: async (signal) => void (await ctr(['tasks', 'kill', '--signal', signal, id])),
     pause: async () => void (await ctr(['tasks', 'pause', id])),
     resume: async () => void (await ctr(['tasks', 'resume', id])),
-    async checkpoint({ exit = false, imagePath, mayFail = false } = {}) {
+    async checkpoint({ exit = false, imagePath, mayFail = false, timeoutMs } = {}) {
       const fresh = freshDirectory(join(dir, 'images'), id);
       const place = imagePath ?? join(fresh, 'image');
       const paths = ['--image-path', place, '--work-path', join(fresh, 'work')];
-      const ran = await ctr(['tasks', 'checkpoint', ...(exit ? ['--exit'] : []), ...paths, id], { mayFail });
+      const words = ['tasks', 'checkpoint', ...(exit ? ['--exit'] : []), ...paths, id];
+      const ran = await ctr(words, { mayFail, ...timeoutOf({ timeoutMs }) });
       return { ...ran, imagePath: place };
     },
     async waitForExit(options) {
@@ -123,9 +129,9 @@ function ctrContainer(stack: Stack, id: string, log: string, terminal?: ChildPro
       await waitFor(`the log of ${id} to be closed`, () => !isOpen(log), options);
       return exitStatus;
     },
-    async remove() {
-      await ctr(['tasks', 'delete', '--force', id], { mayFail: true });
-      await ctr(['containers', 'delete', id]);
+    async remove(options = {}) {
+      await ctr(['tasks', 'delete', '--force', id], { mayFail: true, ...options });
+      await ctr(['containers', 'delete', id], options);
     },
   };
 }

@@ -18,6 +18,8 @@ export type ContainerSpec = {
   runtime?: 'tardis' | 'runc';
   /** More flags of `ctr run` or `docker run`, before the image. */
   flags?: string[];
+  /** How long the engine may take over it. */
+  timeoutMs?: number;
 };
 
 export type CheckpointOptions = {
@@ -26,6 +28,8 @@ export type CheckpointOptions = {
   /** Where the engine itself shall put CRIU's files; default: a fresh directory. */
   imagePath?: string;
   mayFail?: boolean;
+  /** How long the engine may take over it. */
+  timeoutMs?: number;
 };
 
 /** One way to run containers: `ctr` or `docker`, so that a test can be written once for both. */
@@ -64,5 +68,5 @@ export interface Container {
   /** Waits until it has stopped; its exit status. */
   waitForExit(options?: WaitOptions): Promise<number>;
   /** Ends it if need be and forgets it, with its root file system. */
-  remove(): Promise<void>;
+  remove(options?: Pick<RunOptions, 'timeoutMs'>): Promise<void>;
 }

@@ -1,0 +1,123 @@
+import { availableParallelism, freemem } from 'node:os';
+import { join } from 'node:path';
+import fs from 'fs-extra';
+import { awaitLock, lockDescriptor } from './flock.ts';
+import type { Host } from './host.ts';
+import type { HostConfig } from './host-config.ts';
+import { reasonOf } from './problem.ts';
+
+/** Work that a host does for a few containers at a time, counted apart. */
+export type Work = 'dumps' | 'restores';
+
+/** The right to do such work; it ends with {@link release}, or with this process. */
+export interface Slot {
+  release(): void;
+}
+
+/** A kernel lock on an open file. */
+type Held = { readonly fd: number; readonly path: string };
+
+const noSlot: Slot = { release: () => {} };
+const timeIsUp = new Error('time is up');
+const memoryEach = 1024 ** 3;
+
+/** How many may do this work at once: what is set, or what the host's cores and its available memory bear. */
+export function slotsFor(work: Work, config: HostConfig): number {
+  const set = work === 'dumps' ? config.maxDumps : config.maxRestores;
+  return set ?? Math.max(1, Math.min(availableParallelism() * 2, Math.floor(freemem() / memoryEach)));
+}
+
+/**
+ * Waits for one of the host's slots for this work.
+ *
+ * A slot is a kernel lock on a file in the run directory: a wrapper frees its own by dying. Who waits stands in the
+ * queue of a further lock, which the kernel gives in turn, and only the first of them looks for a slot: so nobody is
+ * passed by, and nobody polls. The bound is a courtesy to the host: where no slot can be had (a run directory that
+ * cannot be written, or none that came free in `lockTimeoutSeconds`, so that CRIU must be hanging in each of them),
+ * the work is done without one.
+ */
+export async function takeSlot(host: Host, work: Work): Promise<Slot> {
+  const { runDir, lockTimeoutSeconds } = host.config;
+  const directory = join(runDir, 'slots', work);
+  const began = performance.now();
+  try {
+    const count = slotsFor(work, host.config);
+    fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
+    const turn = await awaitTurn(join(directory, 'queue'));
+    try {
+      const paths = Array.from({ length: count }, (_, i) => join(directory, `${i}`));
+      // One that is likely to be free where there are many; to try them all would cost a process for each, in turn.
+      const likely = paths[process.pid % count] as string;
+      const held = tryOne(likely) ?? (await awaitAny(paths, lockTimeoutSeconds));
+      const waitedMs = Math.round(performance.now() - began);
+      if (held) host.log.info({ work, waitedMs }, `has one of the ${count} slots for ${work}`);
+      else
+        host.log.warn(
+          { work, waitedMs },
+          `none of the ${count} slots for ${work} came free: goes on without`,
+        );
+      return held ? { release: once(() => fs.closeSync(held.fd)) } : noSlot;
+    } finally {
+      fs.closeSync(turn.fd);
+    }
+  } catch (error) {
+    host.log.warn({ work, reason: reasonOf(error) }, `no slot for ${work} can be had: goes on without`);
+    return noSlot;
+  }
+}
+
+const open = (path: string): Held => ({ fd: fs.openSync(path, 'a', 0o600), path });
+
+async function awaitTurn(path: string): Promise<Held> {
+  const turn = open(path);
+  try {
+    await awaitLock(turn.fd, path).answer;
+    return turn;
+  } catch (error) {
+    fs.closeSync(turn.fd);
+    throw error;
+  }
+}
+
+function tryOne(path: string): Held | undefined {
+  const slot = open(path);
+  let had = false;
+  try {
+    had = lockDescriptor(slot.fd, path, 0) === 'locked';
+    return had ? slot : undefined;
+  } finally {
+    if (!had) fs.closeSync(slot.fd);
+  }
+}
+
+/** The slot that comes free first: one waits for each, and the others are called off. */
+async function awaitAny(paths: readonly string[], timeoutSeconds: number): Promise<Held | undefined> {
+  const slots = paths.map(open);
+  const waits = slots.map(({ fd, path }) => awaitLock(fd, path, timeoutSeconds));
+  let first: Held | undefined;
+  try {
+    first = await Promise.any(
+      waits.map(async ({ answer }, i) => {
+        if ((await answer) === 'busy') throw timeIsUp;
+        return slots[i] as Held;
+      }),
+    );
+    return first;
+  } catch (error) {
+    const failure = (error as AggregateError).errors.find((reason) => reason !== timeIsUp);
+    if (failure) throw failure;
+    return undefined;
+  } finally {
+    for (const wait of waits) wait.giveUp();
+    await Promise.allSettled(waits.map(({ answer }) => answer));
+    for (const slot of slots) if (slot !== first) fs.closeSync(slot.fd);
+  }
+}
+
+function once(action: () => void): () => void {
+  let done = false;
+  return () => {
+    if (!done) action();
+    done = true;
+  };
+}
