@@ -29,6 +29,9 @@ export async function buildBusyboxLayer(dir: string): Promise<void> {
     '--file',
     join(dir, 'layer.tar'),
     '--numeric-owner',
+    // Two hosts' images are the same one: Tardis tells images apart by what is in their layers, times included.
+    '--mtime=@1700000000',
+    '--sort=name',
     '--directory',
     rootfs,
     '.',
