@@ -25,6 +25,10 @@ export const hostConfigSchema = z.object({
     .max(86_400)
     .default(600)
     .describe('How long a command waits for the one before it on the same container.'),
+  faultInjection: z
+    .boolean()
+    .optional()
+    .describe('For the tests alone: TARDIS_FAULT may kill a wrapper. Only the file is asked, no variable.'),
 });
 
 export type HostConfig = Omit<z.infer<typeof hostConfigSchema>, 'allowedRoots'> & {

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import fs from 'fs-extra';
 import type { ContainerIdentity, ImagePlace } from '../machines/vocabulary.ts';
+import { faultPoint } from './fault.ts';
 import { Problem } from './problem.ts';
 
 /**
@@ -74,12 +75,15 @@ export async function commit(container: ContainerIdentity, image: ImagePlace): P
   if (!fs.existsSync(image.directory)) {
     // One syncfs for all files (coreutils `sync --file-system`): an fsync for each takes ten times as long.
     await execa('sync', ['--file-system', partialOf(image)]);
+    faultPoint('commitImage.synced');
     fs.renameSync(partialOf(image), image.directory);
+    faultPoint('commitImage.renamed');
   }
   syncDirectory(home);
   const draft = join(home, `current.${image.generation}`);
   fs.rmSync(draft, { force: true });
   fs.symlinkSync(String(image.generation), draft);
+  faultPoint('commitImage.drafted');
   fs.renameSync(draft, join(home, 'current'));
   syncDirectory(home);
 }

@@ -9,6 +9,7 @@ import { deleteContainer } from './delete-container.ts';
 import { describeImage } from './describe-image.ts';
 import { dumpMemory } from './dump-memory.ts';
 import { endJob } from './end-job.ts';
+import { armFaults, withFaults } from './fault.ts';
 import { freezeContainer, thawContainer } from './freeze-container.ts';
 import { namingFullDisk } from './full-disk.ts';
 import { handOver } from './hand-over.ts';
@@ -35,58 +36,60 @@ import { undoCheckpoint } from './undo-checkpoint.ts';
  * which step is about to be done.
  */
 export function provideServices(host: Host, beforeEffect: () => void) {
-  const service = <Input, Output>(effect: (input: Input) => Output | Promise<Output>) =>
+  armFaults(host);
+  const service = <Input, Output>(name: string, effect: (input: Input) => Output | Promise<Output>) =>
     fromPromise<Output, Input>(async ({ input }) => {
       beforeEffect();
-      return effect(input);
+      return withFaults(name, () => effect(input));
     });
   /** A step that writes into the image: where it fails for want of room, it says so. */
   const writing = <Input extends { readonly container: ContainerIdentity }, Output>(
+    name: string,
     effect: (input: Input) => Output | Promise<Output>,
-  ) => service((input: Input) => namingFullDisk(input.container.imageRoot, () => effect(input)));
-  const asCaller = service(({ call }: RuncStep) => runcForCaller(host, call.argv));
+  ) => service(name, (input: Input) => namingFullDisk(input.container.imageRoot, () => effect(input)));
+  const asCaller = (name: string) => service(name, ({ call }: RuncStep) => runcForCaller(host, call.argv));
 
   return containerMachine.provide({
     actors: {
-      findImage: service((container: ContainerIdentity) => findCurrentImage(container)),
-      createAfresh: asCaller,
-      start: asCaller,
-      pause: asCaller,
-      resume: asCaller,
-      restoreGiven: service((step: RuncStep) => restoreGiven(host, step)),
-      delete: service((step) => deleteContainer(host, step)),
-      release: service(({ container }) => releaseHeld(host, container)),
-      recover: service((input) => recover(host, input)),
+      findImage: service('findImage', (container: ContainerIdentity) => findCurrentImage(container)),
+      createAfresh: asCaller('createAfresh'),
+      start: asCaller('start'),
+      pause: asCaller('pause'),
+      resume: asCaller('resume'),
+      restoreGiven: service('restoreGiven', (step: RuncStep) => restoreGiven(host, step)),
+      delete: service('delete', (step) => deleteContainer(host, step)),
+      release: service('release', ({ container }) => releaseHeld(host, container)),
+      recover: service('recover', (input) => recover(host, input)),
       checkpoint: checkpointMachine.provide({
         actors: {
-          prepareImage: writing(({ container }) => openPartial(container)),
-          freeze: service(({ container }) => freezeContainer(container)),
-          saveRootfs: writing((step) => saveContainerRootfs(host, step)),
-          dumpMemory: writing(async (step) => {
+          prepareImage: writing('prepareImage', ({ container }) => openPartial(container)),
+          freeze: service('freeze', ({ container }) => freezeContainer(container)),
+          saveRootfs: writing('saveRootfs', (step) => saveContainerRootfs(host, step)),
+          dumpMemory: writing('dumpMemory', async (step) => {
             await dumpMemory(host, step);
             await keepUnlinked(host, step);
           }),
-          thaw: service(({ container }) => thawContainer(container)),
-          describeImage: writing((step) => describeImage(host, step)),
-          handOver: service(handOver),
-          commitImage: service(({ container, image }) => commit(container, image)),
-          endJob: service(({ container, call }) => endJob(host, container, call)),
-          undo: service(undoCheckpoint),
+          thaw: service('thaw', ({ container }) => thawContainer(container)),
+          describeImage: writing('describeImage', (step) => describeImage(host, step)),
+          handOver: service('handOver', handOver),
+          commitImage: service('commitImage', ({ container, image }) => commit(container, image)),
+          endJob: service('endJob', ({ container, call }) => endJob(host, container, call)),
+          undo: service('undo', undoCheckpoint),
         },
       }),
       restore: restoreMachine.provide({
         actors: {
-          validateImage: service((input) => judgeImage(host, input)),
-          saveRollback: service(({ container }) => saveRollback(container)),
-          applyRootfs: service(({ container, image }) =>
+          validateImage: service('validateImage', (input) => judgeImage(host, input)),
+          saveRollback: service('saveRollback', ({ container }) => saveRollback(container)),
+          applyRootfs: service('applyRootfs', ({ container, image }) =>
             resetRootfs(readContainerConfig(container.bundle).rootfs, image.directory),
           ),
-          restoreMemory: service((input) => restoreMemory(host, input)),
-          hold: service((input) => holdRestored(host, input)),
-          dropRollback: service(({ container }) => dropRollback(container)),
-          removeLeftovers: service(({ container, call }) => endJob(host, container, call)),
-          resetRootfs: service(({ container }) => rollBackRootfs(container)),
-          markImage: service(({ container, image, failure }) =>
+          restoreMemory: service('restoreMemory', (input) => restoreMemory(host, input)),
+          hold: service('hold', (input) => holdRestored(host, input)),
+          dropRollback: service('dropRollback', ({ container }) => dropRollback(container)),
+          removeLeftovers: service('removeLeftovers', ({ container, call }) => endJob(host, container, call)),
+          resetRootfs: service('resetRootfs', ({ container }) => rollBackRootfs(container)),
+          markImage: service('markImage', ({ container, image, failure }) =>
             markFailed(image, { container: container.id, reason: failure?.message ?? 'unknown' }),
           ),
         },

@@ -24,6 +24,10 @@ import type { Answer, ContainerIdentity, ImagePlace } from '../machines/vocabula
 /** Commands that begin a container's life: what an earlier container left in the bundle means nothing to them. */
 const beginnings: ReadonlySet<ContainerEvent['type']> = new Set(['CREATE', 'RUN', 'RESTORE']);
 
+/** What is to be gone need not be waited for. */
+const isForcedDelete = (event: ContainerEvent): boolean =>
+  event.type === 'DELETE' && event.call.switches.includes('force');
+
 /**
  * Carries one command out on one container: lock, load, recover if need be, one event, run until the machine
  * rests, and write down where it rests.
@@ -38,13 +42,22 @@ export async function carryOut(
   event: ContainerEvent,
   lockTimeoutSeconds: number,
 ): Promise<Answer> {
-  const lock = takeLock(host.config.runDir, container.root, container.id, lockTimeoutSeconds);
+  const lock = takeLock(host.config.runDir, container.root, container.id, {
+    timeoutSeconds: lockTimeoutSeconds,
+    ...(isForcedDelete(event) ? { orphanSeconds: 0 } : {}),
+    onOrphans: (pids) => host.log.warn({ pids }, 'ended what a dead wrapper had left at work'),
+  });
   let gone = false;
   try {
     const known = beginnings.has(event.type) ? undefined : readState(stateFileOf(container.bundle));
     const refused = known ? undefined : await rollPredecessorBack(host, container);
     if (refused) return refused;
-    const { answer, state } = await live(host, known ?? container, known, event);
+    const { answer, state } = await live(
+      { ...host, lockDescriptor: lock.descriptor },
+      known ?? container,
+      known,
+      event,
+    );
     if (state === 'alive.failed' && beginnings.has(event.type)) leaveIndex(host.config.runDir, container);
     gone = state === 'deleted';
     return answer;

@@ -8,13 +8,13 @@ import { problemOf } from '../support/action-thrown.ts';
 const scratch = useScratch();
 const root = '/run/runc';
 const file = (): string => scratch.at('run', 'locks', 'run', 'runc', 'job');
-const take = (seconds = 0, id = 'job') => takeLock(scratch.at('run'), root, id, seconds);
+const take = (seconds = 0, id = 'job') => takeLock(scratch.at('run'), root, id, { timeoutSeconds: seconds });
 
 describe('takeLock', () => {
   it('should lock one container only', () => {
     const lock = take();
     take(0, 'other').release();
-    takeLock(scratch.at('run'), '/run/other', 'job', 0).release();
+    takeLock(scratch.at('run'), '/run/other', 'job', { timeoutSeconds: 0 }).release();
     lock.release();
   });
 

@@ -7,7 +7,7 @@ import { takeLock } from '../../src/actions/lock.ts';
  * Its arguments are those of takeLock.
  */
 const [runDir = '', root = '', id = '', seconds = ''] = process.argv.slice(2);
-const take = () => takeLock(runDir, root, id, Number(seconds));
+const take = () => takeLock(runDir, root, id, { timeoutSeconds: Number(seconds) });
 let lock: ReturnType<typeof take> | undefined;
 
 const orders: Record<string, (argument: string) => void> = {
