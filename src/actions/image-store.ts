@@ -91,6 +91,7 @@ export async function commit(container: ContainerIdentity, image: ImagePlace): P
 /** Removes an image that is not current, partial or renamed; one that is stays. */
 export function dropUncommitted(container: ContainerIdentity, image: ImagePlace): void {
   fs.rmSync(partialOf(image), { recursive: true, force: true });
+  fs.rmSync(join(keyDirectory(container), `current.${image.generation}`), { force: true });
   if (!isCommitted(container, image)) fs.rmSync(image.directory, { recursive: true, force: true });
 }
 

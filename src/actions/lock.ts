@@ -66,7 +66,8 @@ function lockOrEndOrphans(fd: number, path: string, id: string, options: LockOpt
     if (isLocked(fd, path, seconds)) return;
     const orphans = timeoutSeconds === 0 ? [] : orphansOf(fs.readlinkSync(`/proc/self/fd/${fd}`));
     if (orphans.length === 0) continue;
-    onOrphans?.(endTrees(orphans));
+    const ended = endTrees(orphans);
+    onOrphans?.(ended);
     if (isLocked(fd, path, endingSeconds)) return;
   }
   throw new Problem('locked', `another command has been working on container ${id} for ${timeoutSeconds} s`);

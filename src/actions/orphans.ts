@@ -1,11 +1,12 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { basename } from 'node:path';
 
 /** O_CLOEXEC, as proc_pid_fdinfo(5) shows it. */
 const closeOnExec = 0o2000000;
 
 interface Holder {
   readonly pid: number;
-  /** A wrapper's own descriptor is closed on exec, as all that Node opens; those it gave to its children are not. */
+  /** A Node, whose descriptor is closed on exec, as all that Node opens; those it gave to its children are not. */
   readonly isWrapper: boolean;
 }
 
@@ -20,6 +21,9 @@ export function orphansOf(path: string): number[] {
   return holders.some(({ isWrapper }) => isWrapper) ? [] : holders.map(({ pid }) => pid);
 }
 
+const isNode = (pid: number): boolean =>
+  basename(targetOf(`/proc/${pid}/exe`)).replace(' (deleted)', '') === basename(process.execPath);
+
 function holdersOf(path: string): Holder[] {
   return processes().flatMap((pid) =>
     namesIn(`/proc/${pid}/fd`)
@@ -29,7 +33,7 @@ function holdersOf(path: string): Holder[] {
       .filter((info) => /^lock:\s/m.test(info))
       .map((info) => {
         const flags = Number.parseInt(/^flags:\s*([0-7]+)$/m.exec(info)?.[1] ?? '0', 8);
-        return { pid, isWrapper: (flags & closeOnExec) !== 0 };
+        return { pid, isWrapper: isNode(pid) && (flags & closeOnExec) !== 0 };
       }),
   );
 }

@@ -35,7 +35,7 @@ export function commandOf(
 function heldCommandOf(host: Host, argv: readonly string[]): [file: string, args: string[]] {
   const [file, args] = hangingIfOrdered(...commandOf(host, argv));
   if (host.lockDescriptor === undefined) return [file, args];
-  return ['/bin/sh', ['-c', `"$@" ${childsLock}>&-; exit $?`, 'sh', file, ...args]];
+  return ['/bin/sh', ['-c', `(exec "$@" ${childsLock}>&-); exit $?`, 'sh', file, ...args]];
 }
 
 /** The lock's descriptor in the shell. */

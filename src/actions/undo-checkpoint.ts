@@ -18,6 +18,7 @@ export async function undoCheckpoint({
   if (wasPaused) await freezeContainer(container).catch(() => {});
   else thawContainer(container);
   if (!image || isCommitted(container, image)) return;
-  takeBack(request.imagePath, partialOf(image));
+  // A commit that broke off may have given the image its name already.
+  for (const directory of [partialOf(image), image.directory]) takeBack(request.imagePath, directory);
   dropUncommitted(container, image);
 }

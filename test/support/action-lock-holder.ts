@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { takeLock } from '../../src/actions/lock.ts';
@@ -13,6 +14,12 @@ let lock: ReturnType<typeof take> | undefined;
 const orders: Record<string, (argument: string) => void> = {
   take() {
     lock = take();
+  },
+  /** Leaves a program at work that holds the lock, as runc.ts does. */
+  leave() {
+    spawn('/bin/sh', ['-c', '(exec sleep 600 3>&-); exit $?'], {
+      stdio: ['ignore', 'ignore', 'ignore', lock?.descriptor],
+    });
   },
   release: () => lock?.release(),
   discard: () => lock?.discard(),
