@@ -1,14 +1,15 @@
 import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { RuncStep } from '../machines/container-context.ts';
-import { leaveIndex } from './container-index.ts';
+import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import type { Host } from './host.ts';
 import { dropRollback } from './rollback.ts';
 import { RuncFailure, runcForCaller } from './runc.ts';
 import { readRuncRecord } from './runc-state.ts';
 
 /**
- * Deletes a container and Tardis's own entry for it.
+ * Deletes a container and what Tardis has put beside it; not its entry in the index, without which nobody would come
+ * back to a delete that was cut short.
  *
  * @returns runc's status: 1 also for a container that had been gone before (after a checkpoint with exit), which
  * the shim tells from runc's words "does not exist".
@@ -22,11 +23,15 @@ export async function deleteContainer(host: Host, { container, call }: RuncStep)
     if (!(error instanceof RuncFailure) || readRuncRecord(container)) throw error;
     status = error.status;
   }
-  leaveIndex(host.config.runDir, container);
   // The container is gone; litter that cannot be removed is no reason to say otherwise.
   await dropRollback(container).catch(() => {});
-  for (const name of ['tardis-criu', 'tardis-restore']) {
-    await fs.remove(join(container.bundle, name)).catch(() => {});
-  }
+  await removeLitter(container);
   return status;
+}
+
+/** Removes what runc and CRIU were given in a bundle whose container is gone. */
+export async function removeLitter({ bundle }: ContainerIdentity): Promise<void> {
+  for (const name of ['tardis-criu', 'tardis-restore']) {
+    await fs.remove(join(bundle, name)).catch(() => {});
+  }
 }

@@ -1,6 +1,7 @@
 import type { Snapshot } from 'xstate';
 import { createActor, waitFor } from 'xstate';
 import { enterIndex, leaveIndex } from '../actions/container-index.ts';
+import { removeLitter } from '../actions/delete-container.ts';
 import type { Host } from '../actions/host.ts';
 import { takeLock } from '../actions/lock.ts';
 import { Problem, reasonOf } from '../actions/problem.ts';
@@ -52,18 +53,19 @@ export async function carryOut(
     const known = beginnings.has(event.type) ? undefined : readState(stateFileOf(container.bundle));
     const refused = known ? undefined : await rollPredecessorBack(host, container);
     if (refused) return refused;
-    const { answer, state } = await live(
-      { ...host, lockDescriptor: lock.descriptor },
-      known ?? container,
-      known,
-      event,
-    );
-    if (state === 'alive.failed' && beginnings.has(event.type)) leaveIndex(host.config.runDir, container);
-    gone = state === 'deleted';
+    // A wrapper may have died between its last word and what follows here.
+    gone = known !== undefined && pathOf(known.snapshot.value) === 'deleted';
+    const held = { ...host, lockDescriptor: lock.descriptor };
+    const { answer, state } = await live(held, known ?? container, known, event);
+    const neverWas = state === 'alive.failed' && beginnings.has(event.type);
+    if (neverWas) await removeLitter(container);
+    gone = state === 'deleted' || neverWas;
     return answer;
   } finally {
-    if (gone) lock.discard();
-    else lock.release();
+    if (gone) {
+      leaveIndex(host.config.runDir, container);
+      lock.discard();
+    } else lock.release();
   }
 }
 

@@ -95,7 +95,10 @@ export class CrashJob {
   }
 
   get ticks(): number[] {
-    return (this.call?.lines() ?? []).flatMap((line) => Number(/^tick (\d+)$/.exec(line)?.[1] ?? []));
+    return (this.call?.lines() ?? [])
+      .map((line) => /^tick (\d+)$/.exec(line)?.[1])
+      .filter((number) => number !== undefined)
+      .map(Number);
   }
 
   /** Waits until it has printed so many numbers more; fails where one is lost or comes twice. */
