@@ -1,17 +1,17 @@
 import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { DeleteStep } from '../machines/container-context.ts';
-import { leaveIndex } from './container-index.ts';
+import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { endingOf, forgetKill } from './ending.ts';
 import type { Host } from './host.ts';
-import { closeLife } from './lives.ts';
-import { forgetJob } from './retention.ts';
+import { giveUpLife } from './retention.ts';
 import { dropRollback } from './rollback.ts';
 import { RuncFailure, runcForCaller } from './runc.ts';
 import { readRuncRecord } from './runc-state.ts';
 
 /**
- * Deletes a container and Tardis's own entry for it.
+ * Deletes a container and what Tardis has put beside it; not its entry in the index, without which nobody would come
+ * back to a delete that was cut short.
  *
  * @returns runc's status: 1 also for a container that had been gone before (after a checkpoint with exit), which
  * the shim tells from runc's words "does not exist".
@@ -26,16 +26,17 @@ export async function deleteContainer(host: Host, { container, call, epoch }: De
     if (!(error instanceof RuncFailure) || readRuncRecord(container)) throw error;
     status = error.status;
   }
-  if (epoch !== undefined) {
-    closeLife(host, container, epoch, ending);
-    forgetJob(host, container);
-  }
-  leaveIndex(host.config.runDir, container);
+  if (epoch !== undefined) giveUpLife(host, container, epoch, ending);
   // The container is gone; litter that cannot be removed is no reason to say otherwise.
   await dropRollback(container).catch(() => {});
-  forgetKill(container);
-  for (const name of ['tardis-criu', 'tardis-restore']) {
-    await fs.remove(join(container.bundle, name)).catch(() => {});
-  }
+  await removeLitter(container);
   return status;
+}
+
+/** Removes what runc and CRIU were given in a bundle whose container is gone. */
+export async function removeLitter({ bundle }: ContainerIdentity): Promise<void> {
+  forgetKill({ bundle });
+  for (const name of ['tardis-criu', 'tardis-restore']) {
+    await fs.remove(join(bundle, name)).catch(() => {});
+  }
 }

@@ -37,8 +37,8 @@ async function linkOrCopy(from: string, to: string): Promise<void> {
 }
 
 /** Takes back what {@link handOver} gave for an image that is not going to be. */
-export function takeBack(imagePath: string, partial: string): void {
-  const given = join(partial, 'checkpoint');
+export function takeBack(imagePath: string, directory: string): void {
+  const given = join(directory, 'checkpoint');
   if (!fs.existsSync(given)) return;
   for (const name of fs.readdirSync(given)) fs.rmSync(join(imagePath, name), { force: true });
 }

@@ -66,6 +66,10 @@ export const hostConfigSchema = z.object({
       'Default: twice the cores, or one for each available GiB of memory where that is less.',
   ),
   maxRestores: atOnce.describe("How many containers' memory is restored at once; default: as for maxDumps."),
+  faultInjection: z
+    .boolean()
+    .optional()
+    .describe('For the tests alone: TARDIS_FAULT may kill a wrapper. Only the file is asked, no variable.'),
 });
 
 export type HostConfig = Omit<z.infer<typeof hostConfigSchema>, 'allowedRoots'> & {

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import fs from 'fs-extra';
 import type { ContainerIdentity, ImageInMaking, ImagePlace } from '../machines/vocabulary.ts';
+import { faultPoint } from './fault.ts';
 import { appendEntry, keyDirectory, type Ledger, readLedger, syncDirectory } from './ledger.ts';
 import { checkLife } from './lives.ts';
 
@@ -70,7 +71,9 @@ export async function commit(container: ContainerIdentity, image: ImageInMaking)
     if (!fs.existsSync(image.directory)) {
       // One syncfs for all files (coreutils `sync --file-system`): an fsync for each takes ten times as long.
       await execa('sync', ['--file-system', partialOf(image)]);
+      faultPoint('commitImage.synced');
       fs.renameSync(partialOf(image), image.directory);
+      faultPoint('commitImage.renamed');
     }
     syncDirectory(home);
     const { generation, epoch } = image;
@@ -80,6 +83,7 @@ export async function commit(container: ContainerIdentity, image: ImageInMaking)
       const { last } = checkLife(container, epoch);
       entered = appendEntry(home, last, { kind: 'image', epoch, generation }, { durable: true });
     }
+    faultPoint('commitImage.entered');
   }
   pointCurrent(home, image);
 }
@@ -91,6 +95,7 @@ function pointCurrent(home: string, { generation }: ImagePlace): void {
   const draft = join(home, `current.${generation}`);
   fs.rmSync(draft, { force: true });
   fs.symlinkSync(String(generation), draft);
+  faultPoint('commitImage.drafted');
   fs.renameSync(draft, join(home, 'current'));
   syncDirectory(home);
 }
@@ -98,6 +103,7 @@ function pointCurrent(home: string, { generation }: ImagePlace): void {
 /** Removes an image that is not in the ledger, partial or renamed; one that is stays. */
 export function dropUncommitted(container: ContainerIdentity, image: ImagePlace): void {
   fs.rmSync(partialOf(image), { recursive: true, force: true });
+  fs.rmSync(join(keyDirectory(container), `current.${image.generation}`), { force: true });
   if (!isCommitted(container, image)) fs.rmSync(image.directory, { recursive: true, force: true });
 }
 

@@ -2,8 +2,8 @@ import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { ContainerIdentity, ImageInMaking } from '../machines/vocabulary.ts';
 import type { Host } from './host.ts';
-import { keyDirectory, pruneLedger, removeLedger, syncDirectory } from './ledger.ts';
-import { checkLife } from './lives.ts';
+import { type Ending, keyDirectory, pruneLedger, removeLedger, syncDirectory } from './ledger.ts';
+import { checkLife, closeLife } from './lives.ts';
 import { reasonOf } from './problem.ts';
 
 /**
@@ -43,6 +43,12 @@ export function collectGarbage(container: ContainerIdentity, image: ImageInMakin
   const oldest = committed.find(({ generation }) => fs.existsSync(join(home, String(generation))));
   pruneLedger(home, Math.min(life?.number ?? 0, oldest?.number ?? 0));
   return removed;
+}
+
+/** Notes how a container's life ended, and removes what a job without images leaves. Fails nothing. */
+export function giveUpLife(host: Host, container: ContainerIdentity, epoch: number, how: Ending): void {
+  closeLife(host, container, epoch, how);
+  forgetJob(host, container);
 }
 
 /**

@@ -1,4 +1,5 @@
 import { execa } from 'execa';
+import { hangingIfOrdered } from './fault.ts';
 import type { Host } from './host.ts';
 import { Problem } from './problem.ts';
 
@@ -27,6 +28,23 @@ export function commandOf(
   return ['/bin/sh', ['-c', script, host.openFilesLimit, host.realRunc, ...argv]];
 }
 
+/**
+ * runc as a child of a shell that holds the container's lock until runc has ended, also where the wrapper is killed
+ * before. runc itself does not get the descriptor: its container, a hook's daemon would keep it for as long as they live.
+ */
+function heldCommandOf(host: Host, argv: readonly string[]): [file: string, args: string[]] {
+  const [file, args] = hangingIfOrdered(...commandOf(host, argv));
+  if (host.lockDescriptor === undefined) return [file, args];
+  return ['/bin/sh', ['-c', `(exec "$@" ${childsLock}>&-); exit $?`, 'sh', file, ...args]];
+}
+
+/** The lock's descriptor in the shell. */
+const childsLock = 3;
+
+/** execa takes any open descriptor; its types know those up to 9 alone. */
+const withLock = ({ lockDescriptor }: Host): 3[] =>
+  lockDescriptor === undefined ? [] : [lockDescriptor as 3];
+
 /** A child that died by a signal has no status; the shim takes 0 or 1 and nothing from 128 on. */
 const statusOf = (exitCode: number | undefined): number =>
   exitCode === undefined ? 1 : exitCode >= 128 ? 1 : exitCode;
@@ -37,9 +55,9 @@ const statusOf = (exitCode: number | undefined): number =>
  * @throws RuncFailure where it ends with another status than 0; runc has then spoken for itself.
  */
 export async function runcForCaller(host: Host, argv: readonly string[]): Promise<void> {
-  const [file, args] = commandOf(host, argv);
+  const [file, args] = heldCommandOf(host, argv);
   const result = await execa(file, args, {
-    stdio: 'inherit',
+    stdio: ['inherit', 'inherit', 'inherit', ...withLock(host)],
     env: host.env,
     extendEnv: false,
     reject: false,
@@ -70,9 +88,12 @@ export async function runcForTardis(
   argv: readonly string[],
   { env = {}, stdio = 'captured' }: OwnRuncOptions = {},
 ): Promise<string> {
-  const [file, args] = commandOf(host, argv);
+  const [file, args] = heldCommandOf(host, argv);
+  const [input, output] =
+    stdio === 'inherit' ? (['inherit', 'inherit'] as const) : (['ignore', 'pipe'] as const);
   const result = await execa(file, args, {
-    ...(stdio === 'inherit' ? { stdio } : { stdin: 'ignore', all: true }),
+    stdio: [input, output, output, ...withLock(host)],
+    all: true,
     env: { ...host.env, ...env },
     extendEnv: false,
     reject: false,

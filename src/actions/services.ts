@@ -11,6 +11,7 @@ import { describeImage } from './describe-image.ts';
 import { dumpMemory } from './dump-memory.ts';
 import { type Slot, takeSlot } from './dump-slots.ts';
 import { endJob } from './end-job.ts';
+import { armFaults, withFaults } from './fault.ts';
 import { takeUp } from './find-images.ts';
 import { freezeContainer, thawContainer } from './freeze-container.ts';
 import { namingFullDisk } from './full-disk.ts';
@@ -40,52 +41,54 @@ import { undoCheckpoint } from './undo-checkpoint.ts';
  * which step is about to be done.
  */
 export function provideServices(host: Host, beforeEffect: () => void) {
-  const service = <Input, Output>(effect: (input: Input) => Output | Promise<Output>) =>
+  armFaults(host);
+  const service = <Input, Output>(name: string, effect: (input: Input) => Output | Promise<Output>) =>
     fromPromise<Output, Input>(async ({ input }) => {
       beforeEffect();
-      return effect(input);
+      return withFaults(name, () => effect(input));
     });
   /** A step that writes into the image: where it fails for want of room, it says so. */
   const writing = <Input extends { readonly container: ContainerIdentity }, Output>(
+    name: string,
     effect: (input: Input) => Output | Promise<Output>,
-  ) => service((input: Input) => namingFullDisk(input.container.imageRoot, () => effect(input)));
+  ) => service(name, (input: Input) => namingFullDisk(input.container.imageRoot, () => effect(input)));
   /** Had before the container is frozen, and given back as soon as its memory is dumped. */
   let dumpSlot: Slot | undefined;
-  const asCaller = service(({ call }: RuncStep) => runcForCaller(host, call.argv));
+  const asCaller = (name: string) => service(name, ({ call }: RuncStep) => runcForCaller(host, call.argv));
 
   return containerMachine.provide({
     actors: {
-      findImage: service((container: ContainerIdentity) => takeUp(host, container)),
-      createAfresh: asCaller,
-      start: asCaller,
-      pause: asCaller,
-      resume: asCaller,
-      restoreGiven: service((step: RuncStep) => restoreGiven(host, step)),
-      delete: service((step) => deleteContainer(host, step)),
-      release: service(({ container }) => releaseHeld(host, container)),
-      recover: service((input) => recover(host, input)),
+      findImage: service('findImage', (container: ContainerIdentity) => takeUp(host, container)),
+      createAfresh: asCaller('createAfresh'),
+      start: asCaller('start'),
+      pause: asCaller('pause'),
+      resume: asCaller('resume'),
+      restoreGiven: service('restoreGiven', (step: RuncStep) => restoreGiven(host, step)),
+      delete: service('delete', (step) => deleteContainer(host, step)),
+      release: service('release', ({ container }) => releaseHeld(host, container)),
+      recover: service('recover', (input) => recover(host, input)),
       checkpoint: checkpointMachine.provide({
         actors: {
-          prepareImage: writing(async (step) => {
+          prepareImage: writing('prepareImage', async (step) => {
             dumpSlot = await takeSlot(host, 'dumps');
             return prepareImage(host, step);
           }),
-          freeze: service(({ container }) => freezeContainer(container)),
-          saveRootfs: writing((step) => saveContainerRootfs(host, step)),
-          dumpMemory: writing(async (step) => {
+          freeze: service('freeze', ({ container }) => freezeContainer(container)),
+          saveRootfs: writing('saveRootfs', (step) => saveContainerRootfs(host, step)),
+          dumpMemory: writing('dumpMemory', async (step) => {
             await dumpMemory(host, step);
             await keepUnlinked(host, step);
             dumpSlot?.release();
           }),
-          thaw: service(({ container }) => thawContainer(container)),
-          describeImage: writing((step) => describeImage(host, step)),
-          handOver: service(handOver),
-          commitImage: service((step) => commitImage(host, step)),
-          endJob: service(async ({ container, call, image }) => {
+          thaw: service('thaw', ({ container }) => thawContainer(container)),
+          describeImage: writing('describeImage', (step) => describeImage(host, step)),
+          handOver: service('handOver', handOver),
+          commitImage: service('commitImage', (step) => commitImage(host, step)),
+          endJob: service('endJob', async ({ container, call, image }) => {
             await endJob(host, container, call);
             closeLife(host, container, image.epoch, 'checkpointed');
           }),
-          undo: service((input) => {
+          undo: service('undo', (input) => {
             dumpSlot?.release();
             return undoCheckpoint(input);
           }),
@@ -93,24 +96,24 @@ export function provideServices(host: Host, beforeEffect: () => void) {
       }),
       restore: restoreMachine.provide({
         actors: {
-          validateImage: service((input) => judgeImage(host, input)),
-          saveRollback: service(({ container }) => saveRollback(container)),
-          applyRootfs: service(({ container, image }) =>
+          validateImage: service('validateImage', (input) => judgeImage(host, input)),
+          saveRollback: service('saveRollback', ({ container }) => saveRollback(container)),
+          applyRootfs: service('applyRootfs', ({ container, image }) =>
             resetRootfs(readContainerConfig(container.bundle).rootfs, image.directory),
           ),
-          restoreMemory: service(async (input) => {
+          restoreMemory: service('restoreMemory', async (input) => {
             const slot = await takeSlot(host, 'restores');
             noteRestore(input, 'attempt');
             await restoreMemory(host, input).finally(slot.release);
           }),
-          hold: service(async (input) => {
+          hold: service('hold', async (input) => {
             await holdRestored(host, input);
             noteRestore(input, 'restored');
           }),
-          dropRollback: service(({ container }) => dropRollback(container)),
-          removeLeftovers: service(({ container, call }) => endJob(host, container, call)),
-          resetRootfs: service(({ container }) => rollBackRootfs(container)),
-          markImage: service(({ container, image, fallbacks, failure }) => {
+          dropRollback: service('dropRollback', ({ container }) => dropRollback(container)),
+          removeLeftovers: service('removeLeftovers', ({ container, call }) => endJob(host, container, call)),
+          resetRootfs: service('resetRootfs', ({ container }) => rollBackRootfs(container)),
+          markImage: service('markImage', ({ container, image, fallbacks, failure }) => {
             const reason = failure?.message ?? 'unknown';
             const [next] = fallbacks;
             if (next) {

@@ -1,3 +1,5 @@
+import { join } from 'node:path';
+import fs from 'fs-extra';
 import type { CheckpointInput } from '../machines/checkpoint.ts';
 import type { ImageInMaking } from '../machines/vocabulary.ts';
 import { freezeContainer, thawContainer } from './freeze-container.ts';
@@ -17,7 +19,22 @@ export async function undoCheckpoint({
 }: CheckpointInput & { readonly image: ImageInMaking | undefined }): Promise<void> {
   if (wasPaused) await freezeContainer(container).catch(() => {});
   else thawContainer(container);
+  if (!image) dropEmptyPartials(container);
   if (!image || isCommitted(container, image)) return;
-  takeBack(request.imagePath, partialOf(image));
+  // A commit that broke off may have given the image its name already.
+  for (const directory of [partialOf(image), image.directory]) takeBack(request.imagePath, directory);
   dropUncommitted(container, image);
+}
+
+/** A wrapper that died as it made one never told which it was; nothing has been put into it yet. */
+function dropEmptyPartials({ imageRoot, key }: CheckpointInput['container']): void {
+  const home = join(imageRoot, key);
+  if (!fs.existsSync(home)) return;
+  for (const name of fs.readdirSync(home).filter((found) => /^\d+\.partial$/.test(found))) {
+    try {
+      for (const directory of ['checkpoint', '']) fs.rmdirSync(join(home, name, directory));
+    } catch {
+      // It holds something: somebody is at work there.
+    }
+  }
 }

@@ -1,10 +1,12 @@
 import type { Snapshot } from 'xstate';
 import { createActor, waitFor } from 'xstate';
 import { enterIndex, leaveIndex } from '../actions/container-index.ts';
+import { removeLitter } from '../actions/delete-container.ts';
 import { forgetKill } from '../actions/ending.ts';
 import type { Host } from '../actions/host.ts';
 import { takeLock } from '../actions/lock.ts';
 import { Problem, reasonOf } from '../actions/problem.ts';
+import { giveUpLife } from '../actions/retention.ts';
 import { dropRollback, isRollbackPending, rollBackRootfs } from '../actions/rollback.ts';
 import { observeContainer } from '../actions/runc-state.ts';
 import { provideServices } from '../actions/services.ts';
@@ -25,6 +27,10 @@ import type { Answer, ContainerIdentity, ImagePlace, Life } from '../machines/vo
 /** Commands that begin a container's life: what an earlier container left in the bundle means nothing to them. */
 const beginnings: ReadonlySet<ContainerEvent['type']> = new Set(['CREATE', 'RUN', 'RESTORE']);
 
+/** What is to be gone need not be waited for. */
+const isForcedDelete = (event: ContainerEvent): boolean =>
+  event.type === 'DELETE' && event.call.switches.includes('force');
+
 /**
  * Carries one command out on one container: lock, load, recover if need be, one event, run until the machine
  * rests, and write down where it rests.
@@ -39,20 +45,33 @@ export async function carryOut(
   event: ContainerEvent,
   lockTimeoutSeconds: number,
 ): Promise<Answer> {
-  const lock = takeLock(host.config.runDir, container.root, container.id, lockTimeoutSeconds);
+  const lock = takeLock(host.config.runDir, container.root, container.id, {
+    timeoutSeconds: lockTimeoutSeconds,
+    ...(isForcedDelete(event) ? { orphanSeconds: 0 } : {}),
+    onOrphans: (pids) => host.log.warn({ pids }, 'ended what a dead wrapper had left at work'),
+  });
   let gone = false;
   try {
     const known = beginnings.has(event.type) ? undefined : readState(stateFileOf(container.bundle));
     const refused = known ? undefined : await rollPredecessorBack(host, container);
     if (refused) return refused;
     if (!known) forgetKill(container);
-    const { answer, state } = await live(host, known ?? container, known, event);
-    if (state === 'alive.failed' && beginnings.has(event.type)) leaveIndex(host.config.runDir, container);
-    gone = state === 'deleted';
+    // A wrapper may have died between its last word and what follows here.
+    gone = known !== undefined && pathOf(known.snapshot.value) === 'deleted';
+    const held = { ...host, lockDescriptor: lock.descriptor };
+    const { answer, state, life } = await live(held, known ?? container, known, event);
+    const neverWas = state === 'alive.failed' && beginnings.has(event.type);
+    if (neverWas) {
+      await removeLitter(container);
+      if (life && 'epoch' in life) giveUpLife(host, container, life.epoch, 'killed');
+    }
+    gone = state === 'deleted' || neverWas;
     return answer;
   } finally {
-    if (gone) lock.discard();
-    else lock.release();
+    if (gone) {
+      leaveIndex(host.config.runDir, container);
+      lock.discard();
+    } else lock.release();
   }
 }
 
@@ -79,7 +98,7 @@ async function live(
   { id, root, bundle, key, imageRoot }: ContainerIdentity,
   known: StateRecord | undefined,
   event: ContainerEvent,
-): Promise<{ answer: Answer; state: string }> {
+): Promise<{ answer: Answer; state: string; life: Life | undefined }> {
   const container: ContainerIdentity = { id, root, bundle, key, imageRoot };
   const interruption = known && interruptionIn(known.snapshot);
   const journal = new Journal(host, container, known);
@@ -123,7 +142,7 @@ async function live(
   if (context.failure && context.failure !== before)
     host.log.warn({ failure: context.failure, state: pathOf(value) }, context.failure.message);
   actor.stop();
-  return { answer: context.answer, state: pathOf(value) };
+  return { answer: context.answer, state: pathOf(value), life: context.life };
 }
 
 type Actor = ReturnType<typeof createActor<ReturnType<typeof provideServices>>>;

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { takeLock } from '../../src/actions/lock.ts';
+import { type LockOptions, takeLock } from '../../src/actions/lock.ts';
 import { OtherWrapper } from '../support/action-lock.ts';
 import { useScratch } from '../support/action-scratch.ts';
 import { problemOf } from '../support/action-thrown.ts';
@@ -8,13 +8,13 @@ import { problemOf } from '../support/action-thrown.ts';
 const scratch = useScratch();
 const root = '/run/runc';
 const file = (): string => scratch.at('run', 'locks', 'run', 'runc', 'job');
-const take = (seconds = 0, id = 'job') => takeLock(scratch.at('run'), root, id, seconds);
+const take = (seconds = 0, id = 'job') => takeLock(scratch.at('run'), root, id, { timeoutSeconds: seconds });
 
 describe('takeLock', () => {
   it('should lock one container only', () => {
     const lock = take();
     take(0, 'other').release();
-    takeLock(scratch.at('run'), '/run/other', 'job', 0).release();
+    takeLock(scratch.at('run'), '/run/other', 'job', { timeoutSeconds: 0 }).release();
     lock.release();
   });
 
@@ -133,6 +133,52 @@ describe('a lock between processes', () => {
     expect((await problemOf(() => take(0))).code).toBe('locked');
     await waiter.kill();
     take(0).release();
+  });
+
+  describe('when its holder has died and left a program at work', () => {
+    beforeEach(async () => {
+      const holder = another();
+      for (const order of ['take', 'leave']) {
+        holder.order(order);
+        expect(await holder.answer()).toBe(order);
+      }
+      await holder.kill();
+    });
+    const ended: number[] = [];
+    const takeFrom = (options: Partial<LockOptions>) => {
+      ended.length = 0;
+      const onOrphans = (pids: readonly number[]) => ended.push(...pids);
+      return takeLock(scratch.at('run'), root, 'job', { timeoutSeconds: 600, onOrphans, ...options });
+    };
+    afterEach(() => takeFrom({ orphanSeconds: 0 }).release());
+
+    it('should be held by that, for one that only tries', async () => {
+      expect((await problemOf(() => takeFrom({ timeoutSeconds: 0 }))).code).toBe('locked');
+      expect(ended).toEqual([]);
+    });
+
+    it('should be had when time is up, once that has been ended with all that it began', () => {
+      takeFrom({ timeoutSeconds: 0.05 }).release();
+      // The shell, and what it waits for.
+      expect(ended).toHaveLength(2);
+    });
+
+    it('should be had at once by one that does not wait for such', () => {
+      takeFrom({ orphanSeconds: 0 }).release();
+      expect(ended).toHaveLength(2);
+    });
+  });
+
+  it('should not be taken from a holder that lives, whatever it has at work', async () => {
+    const holder = another();
+    for (const order of ['take', 'leave']) {
+      holder.order(order);
+      expect(await holder.answer()).toBe(order);
+    }
+    const take = () => takeLock(scratch.at('run'), root, 'job', { timeoutSeconds: 0.05, orphanSeconds: 0 });
+    expect((await problemOf(take)).code).toBe('locked');
+    await holder.kill();
+    take().release();
   });
 
   it('should lock the others out also for one that waited while the file was discarded', async () => {

@@ -115,7 +115,7 @@ describe('a lifecycle command', () => {
 
   it('should not wait for another one, if it must not', async () => {
     await ask('CREATE');
-    const lock = takeLock(fake.host.config.runDir, fake.container.root, 'job', 0);
+    const lock = takeLock(fake.host.config.runDir, fake.container.root, 'job', { timeoutSeconds: 0 });
     await expect(ask('START')).rejects.toMatchObject({ name: 'Problem', code: 'locked' });
     lock.release();
     expect(fake.saw()).toHaveLength(1);
@@ -125,7 +125,7 @@ describe('a lifecycle command', () => {
   it('should leave the lock free, also after a refusal', async () => {
     await ask('CREATE');
     await expect(ask('RESUME')).rejects.toThrow();
-    takeLock(fake.host.config.runDir, fake.container.root, 'job', 0).release();
+    takeLock(fake.host.config.runDir, fake.container.root, 'job', { timeoutSeconds: 0 }).release();
   });
 
   it.each([

@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { takeLock } from '../../src/actions/lock.ts';
@@ -7,12 +8,18 @@ import { takeLock } from '../../src/actions/lock.ts';
  * Its arguments are those of takeLock.
  */
 const [runDir = '', root = '', id = '', seconds = ''] = process.argv.slice(2);
-const take = () => takeLock(runDir, root, id, Number(seconds));
+const take = () => takeLock(runDir, root, id, { timeoutSeconds: Number(seconds) });
 let lock: ReturnType<typeof take> | undefined;
 
 const orders: Record<string, (argument: string) => void> = {
   take() {
     lock = take();
+  },
+  /** Leaves a program at work that holds the lock, as runc.ts does. */
+  leave() {
+    spawn('/bin/sh', ['-c', '(exec sleep 600 3>&-); exit $?'], {
+      stdio: ['ignore', 'ignore', 'ignore', lock?.descriptor],
+    });
   },
   release: () => lock?.release(),
   discard: () => lock?.discard(),
