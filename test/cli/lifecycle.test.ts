@@ -1,4 +1,4 @@
-import { existsSync, lstatSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { indexEntryOf } from '../../src/actions/container-index.ts';
@@ -9,6 +9,7 @@ import { stateFileOf } from '../../src/actions/state-file.ts';
 import { carryOut } from '../../src/cli/lifecycle.ts';
 import type { ContainerEvent } from '../../src/machines/container-context.ts';
 import type { Answer } from '../../src/machines/vocabulary.ts';
+import { imageNames } from '../support/image-names.ts';
 import { FakeHost } from '../support/machine-runc.ts';
 
 let fake: FakeHost;
@@ -41,7 +42,7 @@ const checkpoint = (leaveRunning: boolean): Promise<Answer> => {
 };
 
 const ok: Answer = { status: 0 };
-const files = (): string[] => readdirSync(join(fake.container.imageRoot, 'job-key')).sort();
+const files = (): string[] => imageNames(join(fake.container.imageRoot, 'job-key'));
 
 describe('a lifecycle command', () => {
   it('should be written down before runc does it, and again once it is done', async () => {

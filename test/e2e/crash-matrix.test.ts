@@ -45,7 +45,7 @@ const cases: Case[] = [
   .flatMap((at) => everyFault.map((fault) => ({ ...at, fault })))
   .filter(({ step, fault }) => fault !== '... goes on' || callRunc.has(step));
 /** Points inside a step, where only a death is to be told from one before or after it. */
-const points = ['commitImage.synced', 'commitImage.renamed', 'commitImage.drafted'];
+const points = ['commitImage.synced', 'commitImage.renamed', 'commitImage.entered', 'commitImage.drafted'];
 const pointCases = (['checkpoint with exit', 'checkpoint leaving it running'] as const).flatMap((flow) =>
   points.map((step): Case => ({ flow, step, fault: 'killed before' })),
 );

@@ -73,11 +73,11 @@ const children = {
   checkpoint: {
     machine: checkpointMachine,
     input: ({ event }: Flow) => ({
-      ...{ container, call, wasPaused: false },
+      ...{ container, call, wasPaused: false, life: { epoch: 1 } },
       request: requestOf(event === 'CHECKPOINT leaving'),
     }),
   },
-  restore: { machine: restoreMachine, input: () => ({ container, image, call }) },
+  restore: { machine: restoreMachine, input: () => ({ container, image, fallbacks: [], epoch: 1, call }) },
 };
 
 function childSteps(service: keyof typeof children, flow: Flow): string[] {
@@ -87,8 +87,8 @@ function childSteps(service: keyof typeof children, flow: Flow): string[] {
 }
 
 const outputsOf = ({ hasImage, failing, event }: Flow) => ({
-  findImage: [hasImage ? image : undefined],
-  restore: [failing ? { outcome: 'rolledBack', failure } : { outcome: 'restored' }],
+  findImage: [{ life: { epoch: 1 }, images: hasImage ? [image] : [] }],
+  restore: [failing ? { outcome: 'rolledBack', failure } : { outcome: 'restored', image }],
   checkpoint: [
     failing
       ? { outcome: 'failed', failure }
