@@ -5,6 +5,7 @@ import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import type { Host } from './host.ts';
 import { dropRollback } from './rollback.ts';
 import { RuncFailure, runcForCaller } from './runc.ts';
+import { removeEmptyCgroups, unmountLeftovers } from './runc-leftovers.ts';
 import { readRuncRecord } from './runc-state.ts';
 
 /**
@@ -17,6 +18,7 @@ import { readRuncRecord } from './runc-state.ts';
  */
 export async function deleteContainer(host: Host, { container, call }: RuncStep): Promise<number> {
   let status = 0;
+  await unmountLeftovers(container);
   try {
     await runcForCaller(host, call.argv);
   } catch (error) {
@@ -24,6 +26,7 @@ export async function deleteContainer(host: Host, { container, call }: RuncStep)
     status = error.status;
   }
   // The container is gone; litter that cannot be removed is no reason to say otherwise.
+  await removeEmptyCgroups(container).catch(() => {});
   await dropRollback(container).catch(() => {});
   await removeLitter(container);
   return status;
