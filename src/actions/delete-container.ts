@@ -7,6 +7,7 @@ import type { Host } from './host.ts';
 import { giveUpLife } from './retention.ts';
 import { dropRollback } from './rollback.ts';
 import { RuncFailure, runcForCaller } from './runc.ts';
+import { removeEmptyCgroups, unmountLeftovers } from './runc-leftovers.ts';
 import { readRuncRecord } from './runc-state.ts';
 
 /**
@@ -20,6 +21,7 @@ import { readRuncRecord } from './runc-state.ts';
 export async function deleteContainer(host: Host, { container, call, epoch }: DeleteStep): Promise<number> {
   const ending = endingOf(container);
   let status = 0;
+  await unmountLeftovers(container);
   try {
     await runcForCaller(host, call.argv);
   } catch (error) {
@@ -28,6 +30,7 @@ export async function deleteContainer(host: Host, { container, call, epoch }: De
   }
   if (epoch !== undefined) giveUpLife(host, container, epoch, ending);
   // The container is gone; litter that cannot be removed is no reason to say otherwise.
+  await removeEmptyCgroups(container).catch(() => {});
   await dropRollback(container).catch(() => {});
   await removeLitter(container);
   return status;

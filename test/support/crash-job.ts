@@ -71,6 +71,7 @@ export class CrashJob {
           '--no-subreaper',
         ]
       : [];
+    mkdirSync(join(this.#stack.dir, 'work'), { recursive: true });
     this.call = this.#runc.begin([command, '--bundle', this.bundle, ...flags, this.id], { env });
     return this.call;
   }
