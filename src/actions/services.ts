@@ -18,6 +18,7 @@ import type { Host } from './host.ts';
 import { commit, findCurrentImage, markFailed, openPartial } from './image-store.ts';
 import { judgeImage } from './judge-image.ts';
 import { keepUnlinked } from './keep-unlinked.ts';
+import { pauseContainer } from './pause-container.ts';
 import { recover } from './recover.ts';
 import { releaseHeld } from './release-held.ts';
 import { restoreGiven } from './restore-given.ts';
@@ -54,7 +55,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
       findImage: service((container: ContainerIdentity) => findCurrentImage(container)),
       createAfresh: asCaller,
       start: asCaller,
-      pause: asCaller,
+      pause: service((step: RuncStep) => pauseContainer(host, step)),
       resume: asCaller,
       restoreGiven: service((step: RuncStep) => restoreGiven(host, step)),
       delete: service((step) => deleteContainer(host, step)),
