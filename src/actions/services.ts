@@ -22,6 +22,7 @@ import { judgeImage } from './judge-image.ts';
 import { keepUnlinked } from './keep-unlinked.ts';
 import { closeLife, noteRestore } from './lives.ts';
 import { markImage } from './mark-image.ts';
+import { pauseContainer } from './pause-container.ts';
 import { prepareImage } from './prepare-image.ts';
 import { recover } from './recover.ts';
 import { releaseHeld } from './release-held.ts';
@@ -61,7 +62,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
       findImage: service('findImage', (container: ContainerIdentity) => takeUp(host, container)),
       createAfresh: asCaller('createAfresh'),
       start: asCaller('start'),
-      pause: asCaller('pause'),
+      pause: service('pause', (step: RuncStep) => pauseContainer(host, step)),
       resume: asCaller('resume'),
       restoreGiven: service('restoreGiven', (step: RuncStep) => restoreGiven(host, step)),
       delete: service('delete', (step) => deleteContainer(host, step)),

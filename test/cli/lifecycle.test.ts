@@ -1,4 +1,4 @@
-import { existsSync, lstatSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { indexEntryOf } from '../../src/actions/container-index.ts';
@@ -59,6 +59,21 @@ describe('a lifecycle command', () => {
       ['resume', 'alive.resuming'],
       ['delete', 'deleting'],
     ]);
+  });
+
+  it('should finish a pause that runc gives up because the freezer is not quick enough', async () => {
+    for (const type of ['CREATE', 'START'] as const) await ask(type);
+    fake.fail('pause', 'unable to freeze');
+    expect(await ask('PAUSE')).toEqual({ status: 0 });
+    expect([fake.path, fake.frozen]).toEqual(['alive.paused', true]);
+  });
+
+  it('should let the container run on where Tardis cannot freeze it, either', async () => {
+    for (const type of ['CREATE', 'START'] as const) await ask(type);
+    fake.fail('pause', 'unable to freeze');
+    rmSync(join(fake.container.bundle, '../freezer/cgroup.events'));
+    expect((await ask('PAUSE')).status).toBe(3);
+    expect([fake.path, fake.frozen]).toEqual(['alive.running', false]);
   });
 
   it('should add to the history what it went through, and for how long', async () => {

@@ -95,7 +95,8 @@ export async function soak(
     return job;
   });
   // The shims copy the last words after the containers' end, and nobody waits for it.
-  await waitFor('the logs to be closed', () => !anyOpenBelow(join(stack.dir, 'output')), waiting);
+  const logs = new Set(deleted.map(({ container }) => join(stack.dir, 'output', container.id, 'log')));
+  await waitFor('the logs to be closed', () => !isAnyOpen(logs), waiting);
   const ended: Job[] = deleted.map((job) => ({ ...job, last: ticksOf(job.container).at(-1) ?? 0 }));
   const restored = await together('restore', ended, async (job) => ({
     ...job,
@@ -116,18 +117,26 @@ export async function soak(
   return { phases, lost, atOnce, load: watch.stop() };
 }
 
-/** Whether any process has a file below a directory open; looked at once for all of the containers. */
-function anyOpenBelow(directory: string): boolean {
+/** Whether any process has one of these files open; looked at once for all of the containers. */
+function isAnyOpen(files: ReadonlySet<string>): boolean {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .some((pid) => {
       try {
         const fds = join('/proc', pid, 'fd');
-        return readdirSync(fds).some((fd) => readlinkSync(join(fds, fd)).startsWith(`${directory}/`));
+        return readdirSync(fds).some((fd) => isLinkTo(files, join(fds, fd)));
       } catch {
-        return false;
+        return false; // It has ended under our eyes.
       }
     });
+}
+
+function isLinkTo(files: ReadonlySet<string>, link: string): boolean {
+  try {
+    return files.has(readlinkSync(link));
+  } catch {
+    return false; // It has just been closed.
+  }
 }
 
 /** Where the wrappers' time went, from Tardis's own log: the steps of all containers, the dearest first. */
