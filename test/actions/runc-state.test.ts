@@ -22,12 +22,18 @@ describe('readRuncRecord', () => {
       'v1',
       { freezer: '/sys/fs/cgroup/freezer/job', memory: '/m' },
       { version: 1, directory: '/sys/fs/cgroup/freezer/job' },
+      '/m',
     ],
-    ['v2', { '': '/sys/fs/cgroup/job' }, { version: 2, directory: '/sys/fs/cgroup/job' }],
-    ['no', { memory: '/m' }, undefined],
-  ])('should find the freezer of %s cgroup', (_, cgroup_paths, freezer) => {
+    [
+      'v2',
+      { '': '/sys/fs/cgroup/job' },
+      { version: 2, directory: '/sys/fs/cgroup/job' },
+      '/sys/fs/cgroup/job',
+    ],
+    ['no', { memory: '/m' }, undefined, '/m'],
+  ])('should find the freezer and the memory of %s cgroup', (_, cgroup_paths, freezer, memory) => {
     const found = record({ ...least, cgroup_paths, id: 'job', config: { huge: 1 } });
-    expect(found).toEqual({ pid: 7, startTime: 42, freezer });
+    expect(found).toEqual({ pid: 7, startTime: 42, freezer, memory });
   });
 
   it.each([

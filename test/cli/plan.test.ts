@@ -168,6 +168,30 @@ describe('the call', () => {
   });
 });
 
+describe('a signal', () => {
+  it.each([
+    'kill job',
+    'kill job KILL',
+    'kill job 9',
+    'kill --all job SIGTERM',
+    'kill job sigint',
+    'kill job 37',
+  ])('should count as asking the job to end: %s', (line) => {
+    expect(planned(line).endsJob).toBe(true);
+  });
+
+  it.each([
+    'kill job HUP',
+    'kill job SIGUSR1',
+    'kill job 12',
+    'kill job winch',
+    'kill job 0',
+    'kill job SIGSTOP',
+  ])('should not count as that: %s', (line) => {
+    expect(planned(line).endsJob).toBe(false);
+  });
+});
+
 describe('a checkpoint', () => {
   const request = (line: string) => {
     const { event } = planned(line);

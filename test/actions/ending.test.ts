@@ -1,0 +1,59 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { endingOf, forgetKill, noteKill } from '../../src/actions/ending.ts';
+import { processStartTime } from '../../src/actions/runc-state.ts';
+import type { ContainerIdentity } from '../../src/machines/vocabulary.ts';
+import { useScratch } from '../support/action-scratch.ts';
+
+const scratch = useScratch();
+const container = (): ContainerIdentity => ({
+  id: 'job',
+  root: scratch.at('runc'),
+  bundle: scratch.at('bundle', '.'),
+  key: 'job',
+  imageRoot: '/nowhere',
+});
+
+/** runc's record of a container whose init lives, or is gone, with what its memory cgroup counts. */
+function known(isAlive: boolean, counters: Record<string, string> = {}): void {
+  mkdirSync(scratch.at('runc', 'job', '.'), { recursive: true });
+  mkdirSync(scratch.at('bundle', '.'), { recursive: true });
+  for (const [name, text] of Object.entries(counters)) writeFileSync(scratch.at('memory', name), text);
+  const record = {
+    init_process_pid: process.pid,
+    init_process_start: isAlive ? processStartTime(process.pid) : -1,
+    cgroup_paths: { memory: scratch.at('memory') },
+  };
+  writeFileSync(scratch.at('runc', 'job', 'state.json'), JSON.stringify(record));
+}
+
+describe('endingOf', () => {
+  it('should be by itself where the init is gone and nobody asked for it', () => {
+    known(false);
+    expect(endingOf(container())).toBe('finished');
+  });
+
+  it('should be a kill where the job lives still, or runc was asked, until that is forgotten', () => {
+    known(true);
+    expect(endingOf(container())).toBe('killed');
+    known(false);
+    noteKill(container());
+    expect(endingOf(container())).toBe('killed');
+    forgetKill(container());
+    expect(endingOf(container())).toBe('finished');
+  });
+
+  it('should be no end by itself of a container that runc never knew', () => {
+    expect(endingOf(container())).toBe('killed');
+  });
+
+  it.each([
+    ['memory.oom_control', 'oom_kill_disable 0\nunder_oom 0\noom_kill 1\n', 'failed'],
+    ['memory.oom_control', 'oom_kill_disable 0\nunder_oom 0\noom_kill 0\n', 'finished'],
+    ['memory.events', 'low 0\noom 3\noom_kill 2\noom_group_kill 0\n', 'failed'],
+    ['memory.events', 'low 0\noom 3\noom_kill 0\n', 'finished'],
+  ])('should be told by %s: %j', (name, text, ending) => {
+    known(false, { [name]: text });
+    expect(endingOf(container())).toBe(ending);
+  });
+});
