@@ -85,11 +85,12 @@ export async function commit(container: ContainerIdentity, image: ImageInMaking)
     }
     faultPoint('commitImage.entered');
   }
-  pointCurrent(home, image);
+  pointCurrent(container, image);
 }
 
-/** Lets `current` name an image, unless it names a later one. */
-function pointCurrent(home: string, { generation }: ImagePlace): void {
+/** Lets `current` name a committed image, where no later one is. */
+export function pointCurrent(container: ContainerIdentity, { generation }: ImagePlace): void {
+  const home = keyDirectory(container);
   const newest = readLedger(home).entries.findLast((entry) => entry.kind === 'image');
   if (newest && newest.generation !== generation) return;
   const draft = join(home, `current.${generation}`);

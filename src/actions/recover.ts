@@ -5,7 +5,7 @@ import { restoreCgroup2Options } from './cgroup2-options.ts';
 import { endJob } from './end-job.ts';
 import { isFrozen } from './freezer.ts';
 import type { Host } from './host.ts';
-import { isCommitted } from './image-store.ts';
+import { isCommitted, pointCurrent } from './image-store.ts';
 import { closeLife } from './lives.ts';
 import { reasonOf } from './problem.ts';
 import { dropRollback, rollBackRootfs } from './rollback.ts';
@@ -55,7 +55,12 @@ async function recoverCheckpoint(
   if (!request || !call)
     return { status: await observeContainer(host, container), note: 'no step had begun' };
   let note = 'the interrupted checkpoint was undone';
-  if (image && isCommitted(container, image) && !request.leaveRunning) {
+  const committed = image !== undefined && isCommitted(container, image);
+  if (committed) {
+    pointCurrent(container, image);
+    note = `image ${image.generation} was committed: the job runs on`;
+  }
+  if (committed && !request.leaveRunning) {
     if (step === 'endingJob' && !readRuncRecord(container)) {
       closeLife(host, container, image.epoch, 'checkpointed');
       return { status: 'checkpointed', note: `image ${image.generation} was committed and the job ended` };
