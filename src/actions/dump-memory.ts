@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
+import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { keepingCgroup2Options } from './cgroup2-options.ts';
 import { tasksDumpedStopped } from './criu-image.ts';
 import { lastCriuErrors } from './criu-log.ts';
@@ -10,7 +11,7 @@ import type { Host } from './host.ts';
 import { partialOf } from './image-store.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { runcForTardis } from './runc.ts';
-import { readRuncRecord } from './runc-state.ts';
+import { isInitAlive, readRuncRecord } from './runc-state.ts';
 import { pidInContainer, signalTask, stoppedTasksIn } from './stopped-tasks.ts';
 import { hasTcpConnections } from './tcp-connections.ts';
 
@@ -69,6 +70,9 @@ export async function dumpMemory(
     throw new Problem('dump', `CRIU could not dump the container: ${words ?? reasonOf(error)}`, {
       cause: error,
     });
+  } finally {
+    // They are frozen: they stop as soon as they are thawed.
+    for (const pid of stopped) signalTask(pid, 'SIGSTOP');
   }
   giveDumpLog(work, request.workPath);
   for (const name of reports) {
@@ -76,6 +80,21 @@ export async function dumpMemory(
   }
   fs.rmSync(work, { recursive: true });
   fs.rmSync(log, { force: true });
+}
+
+/**
+ * Stops the tasks again that a dump had continued which did not come to its end, while they are frozen still. Harmless
+ * where that was done.
+ */
+export function stopTasksAgain(container: ContainerIdentity, partial: string): void {
+  const file = join(partial, stoppedName);
+  const record = readRuncRecord(container);
+  if (!record?.freezer || !isInitAlive(record) || !fs.existsSync(file)) return;
+  const stopped = new Set(fs.readJsonSync(file) as (number | null)[]);
+  if (stopped.size === 0 || !isFrozen(record.freezer)) return;
+  for (const pid of processesIn(record.freezer.directory)) {
+    if (stopped.has(pidInContainer(pid) ?? -1)) signalTask(pid, 'SIGSTOP');
+  }
 }
 
 /** The pids (in the container) of the tasks that were stopped when the container was dumped. */

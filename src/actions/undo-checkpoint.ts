@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { CheckpointInput } from '../machines/checkpoint.ts';
 import type { ImageInMaking } from '../machines/vocabulary.ts';
+import { stopTasksAgain } from './dump-memory.ts';
 import { freezeContainer, thawContainer } from './freeze-container.ts';
 import { takeBack } from './hand-over.ts';
 import { dropUncommitted, isCommitted, partialOf } from './image-store.ts';
@@ -17,6 +18,7 @@ export async function undoCheckpoint({
   wasPaused,
   image,
 }: CheckpointInput & { readonly image: ImageInMaking | undefined }): Promise<void> {
+  if (image) stopAgain(container, partialOf(image));
   if (wasPaused) await freezeContainer(container).catch(() => {});
   else thawContainer(container);
   if (!image) dropEmptyPartials(container);
@@ -24,6 +26,15 @@ export async function undoCheckpoint({
   // A commit that broke off may have given the image its name already.
   for (const directory of [partialOf(image), image.directory]) takeBack(request.imagePath, directory);
   dropUncommitted(container, image);
+}
+
+/** The container comes first: half a file of a dead wrapper's must not keep it frozen. */
+function stopAgain(container: CheckpointInput['container'], partial: string): void {
+  try {
+    stopTasksAgain(container, partial);
+  } catch {
+    // Then they run on.
+  }
 }
 
 /** A wrapper that died as it made one never told which it was; nothing has been put into it yet. */
