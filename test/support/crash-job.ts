@@ -1,6 +1,7 @@
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { indexEntryOf } from '../../src/actions/container-index.ts';
+import { noteEntry, readLedger } from '../../src/actions/ledger.ts';
 import { readManifest } from '../../src/actions/manifest.ts';
 import { validateImage } from '../../src/actions/validate-image.ts';
 import type { Call, DirectRunc } from './direct-runc.ts';
@@ -56,7 +57,12 @@ export class CrashJob {
 
   /** Gives the job an image, as one of its earlier lives would have left it. */
   takeImage({ images }: Template): void {
-    cpSync(images, this.images, { recursive: true, verbatimSymlinks: true });
+    const [life] = readLedger(this.images).entries;
+    for (const name of ['1', 'current', ...(life ? [] : ['ledger'])]) {
+      cpSync(join(images, name), join(this.images, name), { recursive: true, verbatimSymlinks: true });
+    }
+    // A job that runs has taken itself up already: as if the image were its own.
+    if (life) noteEntry(this.images, { kind: 'image', epoch: life.number, generation: 1 });
   }
 
   /** A command that begins its life: its streams become the job's. */
