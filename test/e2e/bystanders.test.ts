@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFailed, test } from 'vitest';
+import { startFromCheckpoint } from '../support/docker-start.ts';
 import type { Container } from '../support/engine.ts';
 import { engineNames, engines } from '../support/engines.ts';
 import { busyboxImage } from '../support/images.ts';
@@ -135,7 +136,7 @@ describe.skipIf(requireRealStack({ docker: true }).skip)(
       await docker(['checkpoint', 'create', 'docker-own', 'c1']);
       await first.waitForExit();
       const last = ticksOf(first).length;
-      await docker(['start', '--checkpoint', 'c1', 'docker-own']);
+      await startFromCheckpoint(stack, 'docker-own', 'c1');
       await first.waitForLine(new RegExp(`^tick ${last + 2}$`));
       expect(ticksOf(first)).toEqual(ticksOf(first).map((_, i) => i + 1));
       expect(traces(first)).toEqual([]);

@@ -2,6 +2,7 @@ import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'n
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFailed, test } from 'vitest';
 import { type Call, type DirectRunc, directRunc } from '../support/direct-runc.ts';
+import { startFromCheckpoint } from '../support/docker-start.ts';
 import type { Container } from '../support/engine.ts';
 import { engines } from '../support/engines.ts';
 import { busyboxImage, debianImage } from '../support/images.ts';
@@ -103,7 +104,7 @@ describe.skipIf(requireRealStack({ docker: true }).skip)("the caller's own image
         await stack.docker(['checkpoint', 'create', id, checkpoint]);
         await container.waitForExit();
         seen = container.lines().length;
-        await stack.docker(['start', '--checkpoint', checkpoint, id]);
+        await startFromCheckpoint(stack, id, checkpoint);
       }
       await container.waitForLine(new RegExp(`^tick ${seen + 3}$`));
       expect(container.lines()).toEqual(ticks(1, container.lines().length));
