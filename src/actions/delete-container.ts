@@ -19,7 +19,7 @@ import { readRuncRecord } from './runc-state.ts';
  * @throws RuncFailure where runc keeps the container.
  */
 export async function deleteContainer(host: Host, { container, call, epoch }: DeleteStep): Promise<number> {
-  const ending = endingOf(container);
+  const ending = endingOf(host, container);
   let status = 0;
   await unmountLeftovers(container);
   try {

@@ -1,7 +1,9 @@
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
+import type { Host } from './host.ts';
 import type { Ending } from './ledger.ts';
 import { isInitAlive, type RuncRecord, readRuncRecord } from './runc-state.ts';
 
@@ -27,12 +29,23 @@ export function forgetKill(container: Pick<ContainerIdentity, 'bundle'>): void {
 /**
  * How a container's job has ended, as far as can be told from between the shim and runc when the container is about
  * to be deleted. The shim alone learns the exit status; runc is never told, and neither is Tardis. What there is to
- * go by: whether the init is still there, whether runc was asked to kill it, and whether its memory limit did.
+ * go by: whether the init is still there, whether runc was asked to kill it, whether the host is being shut down, and
+ * whether its memory limit did.
  */
-export function endingOf(container: ContainerIdentity): Ending {
+export function endingOf({ env }: Pick<Host, 'env'>, container: ContainerIdentity): Ending {
   const record = readRuncRecord(container);
-  if (!record || isInitAlive(record) || fs.existsSync(markOf(container))) return 'killed';
+  if (!record || isInitAlive(record) || fs.existsSync(markOf(container)) || isHostStopping(env))
+    return 'killed';
   return wasKilledByLimit(record) ? 'failed' : 'finished';
+}
+
+/**
+ * Whether the host is on its way down. systemd then ends the processes in every scope itself, those of containers
+ * included, and asks neither an engine nor runc: what looks like a job that ended was preempted.
+ */
+function isHostStopping(env: NodeJS.ProcessEnv): boolean {
+  const { stdout } = spawnSync('systemctl', ['is-system-running'], { env, encoding: 'utf8', timeout: 2000 });
+  return stdout?.trim() === 'stopping';
 }
 
 /** `oom_kill` of memory.oom_control (cgroup v1) and of memory.events (v2) counts the tasks that the limit killed. */

@@ -14,6 +14,12 @@ const container = (): ContainerIdentity => ({
   imageRoot: '/nowhere',
 });
 
+/** A host that says so of itself: `systemctl is-system-running`. */
+const host = (state?: string) => {
+  if (state) writeFileSync(scratch.at('bin', 'systemctl'), `#!/bin/sh\necho ${state}\n`, { mode: 0o755 });
+  return { env: { PATH: `${scratch.at('bin')}:/usr/bin:/bin` } };
+};
+
 /** runc's record of a container whose init lives, or is gone, with what its memory cgroup counts. */
 function known(isAlive: boolean, counters: Record<string, string> = {}): void {
   mkdirSync(scratch.at('runc', 'job', '.'), { recursive: true });
@@ -30,22 +36,34 @@ function known(isAlive: boolean, counters: Record<string, string> = {}): void {
 describe('endingOf', () => {
   it('should be by itself where the init is gone and nobody asked for it', () => {
     known(false);
-    expect(endingOf(container())).toBe('finished');
+    expect(endingOf(host(), container())).toBe('finished');
   });
 
   it('should be a kill where the job lives still, or runc was asked, until that is forgotten', () => {
     known(true);
-    expect(endingOf(container())).toBe('killed');
+    expect(endingOf(host(), container())).toBe('killed');
     known(false);
     noteKill(container());
-    expect(endingOf(container())).toBe('killed');
+    expect(endingOf(host(), container())).toBe('killed');
     forgetKill(container());
-    expect(endingOf(container())).toBe('finished');
+    expect(endingOf(host(), container())).toBe('finished');
   });
 
   it('should be no end by itself of a container that runc never knew', () => {
-    expect(endingOf(container())).toBe('killed');
+    expect(endingOf(host(), container())).toBe('killed');
   });
+
+  it.each([
+    ['running', 'finished'],
+    ['degraded', 'finished'],
+    ['stopping', 'killed'],
+  ])(
+    'should, on a host that is %s, be told as %s: systemd ends jobs by itself on its way down',
+    (state, ending) => {
+      known(false);
+      expect(endingOf(host(state), container())).toBe(ending);
+    },
+  );
 
   it.each([
     ['memory.oom_control', 'oom_kill_disable 0\nunder_oom 0\noom_kill 1\n', 'failed'],
@@ -54,6 +72,6 @@ describe('endingOf', () => {
     ['memory.events', 'low 0\noom 3\noom_kill 0\n', 'finished'],
   ])('should be told by %s: %j', (name, text, ending) => {
     known(false, { [name]: text });
-    expect(endingOf(container())).toBe(ending);
+    expect(endingOf(host(), container())).toBe(ending);
   });
 });
