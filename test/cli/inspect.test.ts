@@ -19,6 +19,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { AnyStateMachine, AnyStateNode } from 'xstate';
 import packageJson from '../../package.json' with { type: 'json' };
 import { enterIndex } from '../../src/actions/container-index.ts';
+import { appendEntry } from '../../src/actions/ledger.ts';
 import { type Manifest, writeManifest } from '../../src/actions/manifest.ts';
 import { type HistoryEntry, type StateRecord, writeState } from '../../src/actions/state-file.ts';
 import { inspect } from '../../src/cli/commands/inspect.ts';
@@ -277,6 +278,22 @@ describe('tardis inspect: the state', () => {
     expect(json('job-1')).toMatchObject({ id: 'job-1', key: 'nightly', bundle, root: usualRoot, failure });
   });
 
+  it.each([
+    ['nothing', undefined, 'not decided: the first checkpoint decides'],
+    ['an epoch', { epoch: 2 }, 'epoch 2'],
+    ['an epoch that is over', { epoch: 1 }, 'epoch 1, superseded by epoch 2: its checkpoints are refused'],
+    [
+      'a refusal',
+      { refused: 'container other carries the job on' },
+      'none: container other carries the job on',
+    ],
+  ])('should tell the life of a container with %s', (_, life, line) => {
+    const claimant = { host: 'a', root: '/r', id: 'other', wrapper: { pid: 1, startTime: 1 } };
+    for (const after of [0, 1]) appendEntry(join(imageRoot, 'nightly'), after, { kind: 'life', claimant });
+    const bundle = makeContainer({ context: life ? { life } : {} });
+    expect(text(bundle)).toMatch(new RegExp(`^Life +${line}$`, 'm'));
+  });
+
   it('should have the documented keys in JSON, in every state', () => {
     const keys = [
       'id',
@@ -290,7 +307,16 @@ describe('tardis inspect: the state', () => {
       'step',
       'words',
     ];
-    keys.push('inTheMiddle', 'unfinishedImage', 'failure', 'image', 'next', 'history', 'historyLeftOut');
+    keys.push(
+      'inTheMiddle',
+      'unfinishedImage',
+      'failure',
+      'life',
+      'image',
+      'next',
+      'history',
+      'historyLeftOut',
+    );
     const help = tardis('inspect', '--help').stdout;
     for (const key of keys) expect(help).toMatch(new RegExp(`\\b${key}\\b`));
     for (const state of leavesOf(containerMachine)) {

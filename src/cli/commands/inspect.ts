@@ -45,6 +45,7 @@ The keys of --format json:
   inTheMiddle                        true: a wrapper is at work, or died there
   unfinishedImage                    generation, directory; or null
   failure                            message, code, status (runc's, where it was runc that failed); or null
+  life                               epoch, refused, latestEpoch; or null
   image                              generation, directory, exists, isCurrent, currentGeneration,
                                      createdAt, bytes, files, problem; or null
   next                               a list of event, to (the states that it may lead to)

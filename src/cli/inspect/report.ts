@@ -7,6 +7,7 @@ import { type NextEvent, nextEvents } from '../../machines/next-events.ts';
 import { interruptionIn, pathOf } from '../../machines/paths.ts';
 import type { Failure } from '../../machines/vocabulary.ts';
 import { type ImageReport, reportImage } from './image-report.ts';
+import { type LifeReport, reportLife } from './life-report.ts';
 import { loadState } from './load-state.ts';
 import { type StateWords, wordsFor } from './state-words.ts';
 
@@ -35,6 +36,8 @@ export interface Report {
   readonly unfinishedImage: { readonly generation: number; readonly directory: string } | null;
   /** Why the latest checkpoint, restore, or command failed; null where none did, or a later one cleared it. */
   readonly failure: Failure | null;
+  /** Null before the job is taken up, and where the place of the images was out of reach then. */
+  readonly life: LifeReport | null;
   readonly image: ImageReport | null;
   /** What the machine accepts in this state. */
   readonly next: readonly NextEvent[];
@@ -46,7 +49,12 @@ export interface Report {
 
 const image = z.object({ generation: z.number(), directory: z.string() });
 const failure = z.object({ message: z.string(), code: z.string(), status: z.number().optional() });
-const contextSchema = z.object({ image: image.optional(), failure: failure.optional() });
+const life = z.object({ epoch: z.number().optional(), refused: z.string().optional() });
+const contextSchema = z.object({
+  image: image.optional(),
+  failure: failure.optional(),
+  life: life.optional(),
+});
 const childSchema = z.object({ image: image.optional() });
 
 /**
@@ -81,6 +89,7 @@ export function reportOn(stateFile: string, historyLimit: number): Report {
       inTheMiddle: interruption !== undefined,
       unfinishedImage: building?.image ?? null,
       failure: context.failure ? plainFailure(context.failure) : null,
+      life: context.life ? reportLife(record, context.life) : null,
       image: context.image ? reportImage(record, context.image) : null,
       next,
       history: shown,

@@ -1,6 +1,7 @@
 import type { HistoryEntry } from '../../actions/state-file.ts';
 import type { NextEvent } from '../../machines/next-events.ts';
 import type { ImageReport } from './image-report.ts';
+import type { LifeReport } from './life-report.ts';
 import type { Report } from './report.ts';
 
 /**
@@ -17,6 +18,7 @@ export function textOf(report: Report, now: number): string {
     ['State', ...stateLines(report)],
     ['Written', `${report.writtenAt} (${ageOf(now - Date.parse(report.writtenAt))} ago)`],
     ['Failure', report.failure ? `${oneLine(report.failure.message)} (${report.failure.code})` : 'none'],
+    ['Life', lifeLine(report.life)],
     ['Image', ...(report.image ? imageLines(report.image) : ['none'])],
     ['Next', nextLine(report)],
     ['History', historyLine(report)],
@@ -37,6 +39,15 @@ function stateLines({ words, inTheMiddle, unfinishedImage }: Report): string[] {
       ? [`unfinished image: generation ${unfinishedImage.generation}, ${unfinishedImage.directory}.partial`]
       : []),
   ];
+}
+
+function lifeLine(life: LifeReport | null): string {
+  if (!life) return 'not decided: the first checkpoint decides';
+  if (life.epoch === null) return `none: ${oneLine(life.refused ?? 'unknown')}`;
+  const later = life.latestEpoch !== null && life.latestEpoch > life.epoch;
+  return later
+    ? `epoch ${life.epoch}, superseded by epoch ${life.latestEpoch}: its checkpoints are refused`
+    : `epoch ${life.epoch}`;
 }
 
 function imageLines(image: ImageReport): string[] {
