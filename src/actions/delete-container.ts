@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { DeleteStep } from '../machines/container-context.ts';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
-import { endingOf, forgetKill } from './ending.ts';
+import { endingOf, forgetMarks } from './ending.ts';
 import type { Host } from './host.ts';
 import { giveUpLife } from './retention.ts';
 import { dropRollback } from './rollback.ts';
@@ -38,7 +38,7 @@ export async function deleteContainer(host: Host, { container, call, epoch }: De
 
 /** Removes what runc and CRIU were given in a bundle whose container is gone. */
 export async function removeLitter({ bundle }: ContainerIdentity): Promise<void> {
-  forgetKill({ bundle });
+  forgetMarks({ bundle });
   for (const name of ['tardis-criu', 'tardis-restore']) {
     await fs.remove(join(bundle, name)).catch(() => {});
   }

@@ -7,23 +7,32 @@ import type { Host } from './host.ts';
 import type { Ending } from './ledger.ts';
 import { isInitAlive, type RuncRecord, readRuncRecord } from './runc-state.ts';
 
-const markOf = ({ bundle }: Pick<ContainerIdentity, 'bundle'>): string => join(bundle, 'tardis-killed');
+type Bundle = Pick<ContainerIdentity, 'bundle'>;
+/** Marks beside the state file: signals are not in that, for they wait for no lock. */
+const killedMark = ({ bundle }: Bundle): string => join(bundle, 'tardis-killed');
+const heldMark = ({ bundle }: Bundle): string => join(bundle, 'tardis-held');
 
-/**
- * Notes that somebody asked runc to end the container's job. Without a lock, for a signal waits for nobody; where it
- * cannot be noted, the job counts as one that ended by itself.
- */
-export function noteKill(container: ContainerIdentity): void {
-  try {
-    fs.writeFileSync(markOf(container), `${new Date().toISOString()}\n`, { mode: 0o600 });
-  } catch {
-    // The signal goes out all the same.
-  }
+/** Notes that somebody asked runc to end the container's job. */
+export const noteKill = (container: Bundle): void => leave(killedMark(container));
+
+/** Notes that a restored job has not run in this container yet: if it is gone now, it did not end by itself. */
+export const noteHeld = (container: Bundle): void => leave(heldMark(container));
+
+/** The restored job runs. */
+export const forgetHeld = (container: Bundle): void => fs.rmSync(heldMark(container), { force: true });
+
+/** Forgets what was noted of an earlier container in this bundle, or of one that is deleted. */
+export function forgetMarks(container: Bundle): void {
+  for (const mark of [killedMark(container), heldMark(container)]) fs.rmSync(mark, { force: true });
 }
 
-/** Forgets the kills of an earlier container in this bundle, or of one that is deleted. */
-export function forgetKill(container: Pick<ContainerIdentity, 'bundle'>): void {
-  fs.rmSync(markOf(container), { force: true });
+/** Where a mark cannot be left, the job counts as one that ended by itself; nothing else may fail over it. */
+function leave(mark: string): void {
+  try {
+    fs.writeFileSync(mark, `${new Date().toISOString()}\n`, { mode: 0o600 });
+  } catch {
+    // The command is carried out all the same.
+  }
 }
 
 /**
@@ -34,8 +43,8 @@ export function forgetKill(container: Pick<ContainerIdentity, 'bundle'>): void {
  */
 export function endingOf({ env }: Pick<Host, 'env'>, container: ContainerIdentity): Ending {
   const record = readRuncRecord(container);
-  if (!record || isInitAlive(record) || fs.existsSync(markOf(container)) || isHostStopping(env))
-    return 'killed';
+  const isMarked = [killedMark(container), heldMark(container)].some((mark) => fs.existsSync(mark));
+  if (!record || isInitAlive(record) || isMarked || isHostStopping(env)) return 'killed';
   return wasKilledByLimit(record) ? 'failed' : 'finished';
 }
 

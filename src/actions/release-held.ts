@@ -1,4 +1,5 @@
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
+import { forgetHeld } from './ending.ts';
 import { freezerOf, thaw } from './freezer.ts';
 import type { Host } from './host.ts';
 import { isInitAlive, readRuncRecord } from './runc-state.ts';
@@ -10,6 +11,7 @@ import { isInitAlive, readRuncRecord } from './runc-state.ts';
 export function releaseHeld(host: Host, container: ContainerIdentity): void {
   const record = readRuncRecord(container);
   if (record && isInitAlive(record)) {
+    forgetHeld(container);
     thaw(freezerOf(record));
     return;
   }

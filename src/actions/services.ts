@@ -11,6 +11,7 @@ import { describeImage } from './describe-image.ts';
 import { dumpMemory } from './dump-memory.ts';
 import { type Slot, takeSlot } from './dump-slots.ts';
 import { endJob } from './end-job.ts';
+import { noteHeld } from './ending.ts';
 import { armFaults, withFaults } from './fault.ts';
 import { takeUp } from './find-images.ts';
 import { freezeContainer, thawContainer } from './freeze-container.ts';
@@ -109,6 +110,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           }),
           hold: service('hold', async (input) => {
             await holdRestored(host, input);
+            noteHeld(input.container);
             noteRestore(input, 'restored');
           }),
           dropRollback: service('dropRollback', ({ container }) => dropRollback(container)),

@@ -2,7 +2,7 @@ import type { Snapshot } from 'xstate';
 import { createActor, waitFor } from 'xstate';
 import { enterIndex, leaveIndex } from '../actions/container-index.ts';
 import { removeLitter } from '../actions/delete-container.ts';
-import { forgetKill } from '../actions/ending.ts';
+import { forgetMarks } from '../actions/ending.ts';
 import type { Host } from '../actions/host.ts';
 import { takeLock } from '../actions/lock.ts';
 import { Problem, reasonOf } from '../actions/problem.ts';
@@ -55,7 +55,7 @@ export async function carryOut(
     const known = beginnings.has(event.type) ? undefined : readState(stateFileOf(container.bundle));
     const refused = known ? undefined : await rollPredecessorBack(host, container);
     if (refused) return refused;
-    if (!known) forgetKill(container);
+    if (!known) forgetMarks(container);
     // A wrapper may have died between its last word and what follows here.
     gone = known !== undefined && pathOf(known.snapshot.value) === 'deleted';
     const held = { ...host, lockDescriptor: lock.descriptor };

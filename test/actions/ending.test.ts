@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { endingOf, forgetKill, noteKill } from '../../src/actions/ending.ts';
+import { endingOf, forgetHeld, forgetMarks, noteHeld, noteKill } from '../../src/actions/ending.ts';
 import { processStartTime } from '../../src/actions/runc-state.ts';
 import type { ContainerIdentity } from '../../src/machines/vocabulary.ts';
 import { useScratch } from '../support/action-scratch.ts';
@@ -45,7 +45,15 @@ describe('endingOf', () => {
     known(false);
     noteKill(container());
     expect(endingOf(host(), container())).toBe('killed');
-    forgetKill(container());
+    forgetMarks(container());
+    expect(endingOf(host(), container())).toBe('finished');
+  });
+
+  it('should be no end by itself of a restored job that was gone before its start', () => {
+    known(false);
+    noteHeld(container());
+    expect(endingOf(host(), container())).toBe('killed');
+    forgetHeld(container());
     expect(endingOf(host(), container())).toBe('finished');
   });
 
