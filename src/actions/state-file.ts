@@ -47,7 +47,8 @@ const historyLimit = 200;
  */
 export function writeState(state: StateRecord): void {
   const path = stateFileOf(state.bundle);
-  const draft = `${path}.${process.pid}`;
+  // Always the same: whoever holds the container's lock is the only one to write, and a killed one's is replaced.
+  const draft = `${path}.new`;
   try {
     const fd = fs.openSync(draft, 'w', 0o600);
     try {

@@ -87,6 +87,14 @@ describe('writeState', () => {
     expect(readdirSync(scratch.path)).toEqual([]);
   });
 
+  it('should take the place of what a wrapper left that was killed as it wrote', () => {
+    writeState(stateIn(scratch.path));
+    writeFileSync(`${file()}.new`, '{"half');
+    writeState(stateIn(scratch.path, { key: 'new' }));
+    expect(readState(file()).key).toBe('new');
+    expect(readdirSync(scratch.path)).toEqual(['tardis.json']);
+  });
+
   it('should leave no draft where the file cannot be replaced', () => {
     mkdirSync(file());
     expect(() => writeState(stateIn(scratch.path))).toThrow(expect.objectContaining({ code: 'EISDIR' }));
