@@ -57,7 +57,12 @@ async function recoverCheckpoint(
   let note = 'the interrupted checkpoint was undone';
   const committed = image !== undefined && isCommitted(container, image);
   if (committed) {
-    pointCurrent(container, image);
+    try {
+      pointCurrent(container, image);
+    } catch (error) {
+      // For people alone; a job that is frozen must not wait for it.
+      host.log.warn({ reason: reasonOf(error) }, 'current does not name the newest image');
+    }
     note = `image ${image.generation} was committed: the job runs on`;
   }
   if (committed && !request.leaveRunning) {

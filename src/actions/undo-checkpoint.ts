@@ -6,6 +6,7 @@ import { stopTasksAgain } from './dump-memory.ts';
 import { freezeContainer, thawContainer } from './freeze-container.ts';
 import { takeBack } from './hand-over.ts';
 import { dropUncommitted, isCommitted, partialOf } from './image-store.ts';
+import { keyDirectory } from './ledger.ts';
 
 /**
  * Drops an image that is not committed, takes back what the caller was given of it, and leaves the container as
@@ -38,8 +39,8 @@ function stopAgain(container: CheckpointInput['container'], partial: string): vo
 }
 
 /** A wrapper that died as it made one never told which it was; nothing has been put into it yet. */
-function dropEmptyPartials({ imageRoot, key }: CheckpointInput['container']): void {
-  const home = join(imageRoot, key);
+function dropEmptyPartials(container: CheckpointInput['container']): void {
+  const home = keyDirectory(container);
   if (!fs.existsSync(home)) return;
   for (const name of fs.readdirSync(home).filter((found) => /^\d+\.partial$/.test(found))) {
     try {
