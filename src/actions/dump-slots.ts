@@ -9,15 +9,17 @@ import { reasonOf } from './problem.ts';
 /** Work that a host does for a few containers at a time, counted apart. */
 export type Work = 'dumps' | 'restores';
 
-/** The right to do such work; it ends with {@link release}, or with this process. */
+/** The right to do such work; it ends with {@link release}, or with this process and those that have its descriptor. */
 export interface Slot {
+  /** For the programs that do the work: they hold the slot with this process, and after its death. */
+  readonly descriptors: readonly number[];
   release(): void;
 }
 
 /** A kernel lock on an open file. */
 type Held = { readonly fd: number; readonly path: string };
 
-const noSlot: Slot = { release: () => {} };
+const noSlot: Slot = { descriptors: [], release: () => {} };
 const timeIsUp = new Error('time is up');
 const memoryEach = 1024 ** 3;
 
@@ -30,7 +32,8 @@ export function slotsFor(work: Work, config: HostConfig): number {
 /**
  * Waits for one of the host's slots for this work.
  *
- * A slot is a kernel lock on a file in the run directory: a wrapper frees its own by dying. Who waits stands in the
+ * A slot is a kernel lock on a file in the run directory: a wrapper that dies frees its own, once the CRIU that it has
+ * begun has ended too. Who waits stands in the
  * queue of a further lock, which the kernel gives in turn, and only the first of them looks for a slot: so nobody is
  * passed by, and nobody polls. The bound is a courtesy to the host: where no slot can be had (a run directory that
  * cannot be written, or none that came free in `lockTimeoutSeconds`, so that CRIU must be hanging in each of them),
@@ -56,7 +59,7 @@ export async function takeSlot(host: Host, work: Work): Promise<Slot> {
           { work, waitedMs },
           `none of the ${count} slots for ${work} came free: goes on without`,
         );
-      return held ? { release: once(() => fs.closeSync(held.fd)) } : noSlot;
+      return held ? { descriptors: [held.fd], release: once(() => fs.closeSync(held.fd)) } : noSlot;
     } finally {
       fs.closeSync(turn.fd);
     }

@@ -11,6 +11,6 @@ export interface Host {
   /** The caller's soft limit of open files, which Node raises for itself; undefined where it is not known. */
   readonly openFilesLimit: string | undefined;
   readonly log: Logger;
-  /** The descriptor of the container's lock, for whoever works for this wrapper and may outlive it. */
-  readonly lockDescriptor?: number;
+  /** Descriptors with a lock on them (the container's, a slot's), for whoever works for this wrapper and may outlive it. */
+  readonly locks?: readonly number[];
 }

@@ -130,13 +130,43 @@ export function noteEntry(home: string, entry: NewEntry): void {
 
 /** Seconds since an entry was linked, by the clock of the file system that it is on: hosts may disagree on the time. */
 export function ageOf(home: string, { number }: Entry): number {
-  const directory = directoryOf(home);
+  return ageIn(directoryOf(home), String(number), clockOf(directoryOf(home)));
+}
+
+/** Now, in milliseconds of a directory's file system. */
+function clockOf(directory: string): number {
   const probe = join(directory, `draft.${process.pid}.now`);
   try {
     fs.writeFileSync(probe, '');
-    return (fs.statSync(probe).mtimeMs - fs.statSync(join(directory, String(number))).mtimeMs) / 1000;
+    return fs.statSync(probe).mtimeMs;
   } finally {
     fs.rmSync(probe, { force: true });
+  }
+}
+
+const ageIn = (directory: string, name: string, now: number): number =>
+  (now - fs.statSync(join(directory, name)).mtimeMs) / 1000;
+
+/** A draft lives for as long as it takes to link it; one that is older is of a wrapper that was killed. */
+const draftSeconds = 600;
+
+/**
+ * Removes the drafts that killed wrappers have left.
+ *
+ * @throws the file system's own error.
+ */
+export function sweepDrafts(home: string): void {
+  const directory = directoryOf(home);
+  const drafts = namesIn(directory).filter((name) => name.startsWith('draft.'));
+  if (drafts.length === 0) return;
+  const now = clockOf(directory);
+  for (const name of drafts) {
+    try {
+      if (ageIn(directory, name, now) > draftSeconds) fs.rmSync(join(directory, name), { force: true });
+    } catch (error) {
+      // Somebody has linked or removed it meanwhile.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    }
   }
 }
 
@@ -151,6 +181,7 @@ export function pruneLedger(home: string, before: number): void {
 /** Removes a ledger; an entry that is added meanwhile stays, and with it the directory. */
 export function removeLedger(home: string): void {
   pruneLedger(home, Number.POSITIVE_INFINITY);
+  sweepDrafts(home);
   fs.rmdirSync(directoryOf(home));
 }
 

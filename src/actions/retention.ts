@@ -2,7 +2,14 @@ import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { ContainerIdentity, ImageInMaking } from '../machines/vocabulary.ts';
 import type { Host } from './host.ts';
-import { type Ending, keyDirectory, pruneLedger, removeLedger, syncDirectory } from './ledger.ts';
+import {
+  type Ending,
+  keyDirectory,
+  pruneLedger,
+  removeLedger,
+  sweepDrafts,
+  syncDirectory,
+} from './ledger.ts';
 import { checkLife, closeLife } from './lives.ts';
 import { reasonOf } from './problem.ts';
 
@@ -42,6 +49,7 @@ export function collectGarbage(container: ContainerIdentity, image: ImageInMakin
   const life = entries.findLast(({ kind }) => kind === 'life');
   const oldest = committed.find(({ generation }) => fs.existsSync(join(home, String(generation))));
   pruneLedger(home, Math.min(life?.number ?? 0, oldest?.number ?? 0));
+  sweepDrafts(home);
   return removed;
 }
 

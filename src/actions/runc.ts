@@ -29,21 +29,22 @@ export function commandOf(
 }
 
 /**
- * runc as a child of a shell that holds the container's lock until runc has ended, also where the wrapper is killed
- * before. runc itself does not get the descriptor: its container, a hook's daemon would keep it for as long as they live.
+ * runc as a child of a shell that holds the wrapper's locks until runc has ended, also where the wrapper is killed
+ * before. runc itself does not get the descriptors: its container, a hook's daemon would keep it for as long as they live.
  */
 function heldCommandOf(host: Host, argv: readonly string[]): [file: string, args: string[]] {
   const [file, args] = hangingIfOrdered(...commandOf(host, argv));
-  if (host.lockDescriptor === undefined) return [file, args];
-  return ['/bin/sh', ['-c', `(exec "$@" ${childsLock}>&-); exit $?`, 'sh', file, ...args]];
+  const { locks = [] } = host;
+  if (locks.length === 0) return [file, args];
+  const closed = locks.map((_, i) => `${firstLock + i}>&-`).join(' ');
+  return ['/bin/sh', ['-c', `(exec "$@" ${closed}); exit $?`, 'sh', file, ...args]];
 }
 
-/** The lock's descriptor in the shell. */
-const childsLock = 3;
+/** The locks' first descriptor in the shell. */
+const firstLock = 3;
 
 /** execa takes any open descriptor; its types know those up to 9 alone. */
-const withLock = ({ lockDescriptor }: Host): 3[] =>
-  lockDescriptor === undefined ? [] : [lockDescriptor as 3];
+const locksOf = ({ locks = [] }: Host): 3[] => locks.map((descriptor) => descriptor as 3);
 
 /** A child that died by a signal has no status; the shim takes 0 or 1 and nothing from 128 on. */
 const statusOf = (exitCode: number | undefined): number =>
@@ -57,7 +58,7 @@ const statusOf = (exitCode: number | undefined): number =>
 export async function runcForCaller(host: Host, argv: readonly string[]): Promise<void> {
   const [file, args] = heldCommandOf(host, argv);
   const result = await execa(file, args, {
-    stdio: ['inherit', 'inherit', 'inherit', ...withLock(host)],
+    stdio: ['inherit', 'inherit', 'inherit', ...locksOf(host)],
     env: host.env,
     extendEnv: false,
     reject: false,
@@ -92,7 +93,7 @@ export async function runcForTardis(
   const [input, output] =
     stdio === 'inherit' ? (['inherit', 'inherit'] as const) : (['ignore', 'pipe'] as const);
   const result = await execa(file, args, {
-    stdio: [input, output, output, ...withLock(host)],
+    stdio: [input, output, output, ...locksOf(host)],
     all: true,
     env: { ...host.env, ...env },
     extendEnv: false,

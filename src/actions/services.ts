@@ -56,6 +56,10 @@ export function provideServices(host: Host, beforeEffect: () => void) {
   ) => service(name, (input: Input) => namingFullDisk(input.container.imageRoot, () => effect(input)));
   /** Had before the container is frozen, and given back as soon as its memory is dumped. */
   let dumpSlot: Slot | undefined;
+  const holding = (slot: Slot | undefined): Host => ({
+    ...host,
+    locks: [...(host.locks ?? []), ...(slot?.descriptors ?? [])],
+  });
   const asCaller = (name: string) => service(name, ({ call }: RuncStep) => runcForCaller(host, call.argv));
 
   return containerMachine.provide({
@@ -78,7 +82,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           freeze: service('freeze', ({ container }) => freezeContainer(container)),
           saveRootfs: writing('saveRootfs', (step) => saveContainerRootfs(host, step)),
           dumpMemory: writing('dumpMemory', async (step) => {
-            await dumpMemory(host, step);
+            await dumpMemory(holding(dumpSlot), step);
             await keepUnlinked(host, step);
             dumpSlot?.release();
           }),
@@ -106,7 +110,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           restoreMemory: service('restoreMemory', async (input) => {
             const slot = await takeSlot(host, 'restores');
             noteRestore(input, 'attempt');
-            await restoreMemory(host, input).finally(slot.release);
+            await restoreMemory(holding(slot), input).finally(slot.release);
           }),
           hold: service('hold', async (input) => {
             await holdRestored(host, input);

@@ -58,7 +58,7 @@ export async function carryOut(
     if (!known) forgetMarks(container);
     // A wrapper may have died between its last word and what follows here.
     gone = known !== undefined && pathOf(known.snapshot.value) === 'deleted';
-    const held = { ...host, lockDescriptor: lock.descriptor };
+    const held = { ...host, locks: [lock.descriptor] };
     const { answer, state, life } = await live(held, known ?? container, known, event);
     const neverWas = state === 'alive.failed' && beginnings.has(event.type);
     if (neverWas) {

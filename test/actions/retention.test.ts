@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { noteEntry, readLedger } from '../../src/actions/ledger.ts';
@@ -91,6 +91,18 @@ describe('forgetJob', () => {
     forgetJob(hostWith(), job());
     expect(readdirSync(home()).sort()).toEqual(['1', 'ledger']);
     expect(readLedger(home()).last).toBe(2);
+  });
+
+  it("should remove a dead wrapper's draft, and leave one that may be about to be linked", () => {
+    made();
+    const draft = join(home(), 'ledger', 'draft.1.abc');
+    writeFileSync(draft, '{}');
+    forgetJob(hostWith(), job());
+    expect(existsSync(draft)).toBe(true);
+    const hourAgo = Date.now() / 1000 - 3600;
+    utimesSync(draft, hourAgo, hourAgo);
+    forgetJob(hostWith(), job());
+    expect(existsSync(home())).toBe(false);
   });
 
   it('should do nothing where there is nothing', () => {

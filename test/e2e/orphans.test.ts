@@ -19,9 +19,13 @@ describe.skipIf(requireRealStack().skip)("a container's lock", () => {
   afterAll(() => stack?.stop());
   beforeEach(() => onTestFailed(() => console.log(stack.logs())));
 
+  /** The processes that have a file in the run directory open, or one below a directory there. */
+  const holdersIn = (...place: string[]): string[] =>
+    readdirSync('/proc').filter((pid) =>
+      filesOf(pid).some((file) => `${file}/`.startsWith(`${join(stack.runDir, ...place)}/`)),
+    );
   /** The processes that have the lock of a container open. */
-  const holdersOf = (id: string): string[] =>
-    readdirSync('/proc').filter((pid) => filesOf(pid).includes(join(stack.runDir, 'locks', runc.root, id)));
+  const holdersOf = (id: string): string[] => holdersIn('locks', runc.root, id);
 
   function filesOf(pid: string): string[] {
     try {
@@ -79,10 +83,14 @@ describe.skipIf(requireRealStack().skip)("a container's lock", () => {
     await waitFor('runc to hang', () => job.hanging());
     for (const pid of job.wrappers()) process.kill(pid, 'SIGKILL');
     await asked;
+    // It works on: the host must not do more at once for the wrapper's death.
+    expect(holdersIn('slots', 'dumps')).toEqual(holdersOf(job.id));
+    expect(holdersIn('slots', 'dumps')).not.toEqual([]);
     expect(await job.run(['kill'])).toMatchObject({ exitCode: 0 });
     expect(job.hanging()).toBeDefined();
     expect(await job.run(['delete', '--force'])).toMatchObject({ exitCode: 0 });
     expect(await job.leftovers()).toEqual([]);
+    expect(holdersIn('slots')).toEqual([]);
   });
 
   test('should not be taken from a wrapper that lives', async () => {
