@@ -16,6 +16,7 @@ import { type FailingCriu, installFailingCriu } from '../support/failing-criu.ts
 import { imageNames } from '../support/image-names.ts';
 import { busyboxImage } from '../support/images.ts';
 import { counting, enabled, ticksOf } from '../support/jobs.ts';
+import { race } from '../support/race.ts';
 import { requireRealStack } from '../support/requires.ts';
 import { type Stack, startStack } from '../support/stack.ts';
 
@@ -101,6 +102,11 @@ describe.skipIf(requireRealStack().skip)('the lives of a job, on two hosts with 
     expect(imagesOf(key)).toEqual(['1', 'current']);
     for (const container of running) await container.remove();
   });
+
+  test('should have one winner of fifty creates on the two hosts, in every round', async () => {
+    const rounds = await race([here.stack, there.stack], { count: 50, rounds: 2 });
+    expect(rounds).toHaveLength(2);
+  }, 300_000);
 
   test('should refuse the checkpoint of a container whose host was thought dead', async () => {
     const key = 'lost';
