@@ -1,7 +1,5 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { execa } from 'execa';
-import fs from 'fs-extra';
+import fs, { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import type { Host } from './host.ts';
 import { reasonOf } from './problem.ts';
 import { parseMountinfo } from './rootfs-location.ts';
@@ -54,6 +52,7 @@ export async function restoreCgroup2Options(host: Host): Promise<void> {
   const lost = readRemembered(host).filter((option) => !now.options.includes(option));
   if (lost.length === 0) return;
   const wanted = ['remount', ...now.options, ...lost].join(',');
+  const { execa } = await import('execa');
   const { exitCode, all } = await execa('mount', ['-o', wanted, now.mountPoint], {
     stdin: 'ignore',
     all: true,
@@ -75,7 +74,8 @@ function rememberOptions(host: Host): true {
   if (options.length > before.length) {
     const file = fileOf(host);
     const partial = `${file}.${process.pid}`;
-    fs.outputJsonSync(partial, { bootId: bootId(), options }, { mode: 0o600 });
+    fs.mkdirSync(dirname(file), { recursive: true });
+    fs.writeFileSync(partial, `${JSON.stringify({ bootId: bootId(), options })}\n`, { mode: 0o600 });
     fs.renameSync(partial, file);
   }
   return true;
@@ -83,7 +83,10 @@ function rememberOptions(host: Host): true {
 
 function readRemembered(host: Host): string[] {
   try {
-    const found = fs.readJsonSync(fileOf(host)) as { bootId?: unknown; options?: unknown };
+    const found = JSON.parse(fs.readFileSync(fileOf(host), 'utf8')) as {
+      bootId?: unknown;
+      options?: unknown;
+    };
     if (found.bootId !== bootId() || !Array.isArray(found.options)) return [];
     return found.options.filter((option) => typeof option === 'string');
   } catch {

@@ -1,11 +1,9 @@
-import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { z } from 'zod';
-import { canonicalJson } from './canonical-json.ts';
 import type { HostConfig } from './host-config.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { isInside, realPathOf } from './real-path.ts';
+import * as z from './schema.ts';
 
 /**
  * What Tardis reads of an OCI `config.json` (runtime-spec, config.md). Everything else is runc's business and
@@ -14,20 +12,20 @@ import { isInside, realPathOf } from './real-path.ts';
 const specSchema = z.object({
   root: z.object({ path: z.string() }),
   process: z.object({
-    terminal: z.boolean().nullish(),
-    args: z.array(z.string()).nullish(),
-    cwd: z.string().nullish(),
-    env: z.array(z.string()).nullish(),
-    user: z.unknown().optional(),
-    capabilities: z.unknown().optional(),
+    terminal: z.nullish(z.boolean()),
+    args: z.nullish(z.array(z.string())),
+    cwd: z.nullish(z.string()),
+    env: z.nullish(z.array(z.string())),
+    user: z.optional(z.unknown()),
+    capabilities: z.optional(z.unknown()),
   }),
-  mounts: z.array(z.object({ destination: z.string(), type: z.string().optional() })).nullish(),
-  linux: z
-    .object({
-      namespaces: z.array(z.object({ type: z.string(), path: z.string().nullish() })).nullish(),
-      cgroupsPath: z.string().nullish(),
-    })
-    .nullish(),
+  mounts: z.nullish(z.array(z.object({ destination: z.string(), type: z.optional(z.string()) }))),
+  linux: z.nullish(
+    z.object({
+      namespaces: z.nullish(z.array(z.object({ type: z.string(), path: z.nullish(z.string()) }))),
+      cgroupsPath: z.nullish(z.string()),
+    }),
+  ),
 });
 
 export interface ContainerConfig {
@@ -68,7 +66,7 @@ export function readContainerConfig(bundle: string): ContainerConfig {
     text = readFileSync(path, 'utf8');
     spec = specSchema.parse(JSON.parse(text));
   } catch (error) {
-    const why = error instanceof z.ZodError ? z.prettifyError(error) : reasonOf(error);
+    const why = error instanceof z.$ZodError ? z.prettifyError(error) : reasonOf(error);
     throw new Problem('container-config', `cannot understand ${path}: ${reasonOf(why)}`, { cause: error });
   }
   const namespaces = spec.linux?.namespaces ?? [];
@@ -98,11 +96,6 @@ function environmentOf(entries: readonly string[]): Map<string, string> {
     if (equals > 0) env.set(entry.slice(0, equals), entry.slice(equals + 1));
   }
   return env;
-}
-
-/** A short name for everything in a shape: equal shapes have equal fingerprints, whichever engine wrote them. */
-export function fingerprintOf(shape: ContainerShape): string {
-  return createHash('sha256').update(canonicalJson(shape)).digest('hex');
 }
 
 /** Whether the container asks for Tardis at all. */

@@ -1,4 +1,4 @@
-import fs from 'fs-extra';
+import fs from 'node:fs';
 
 /** CRIU says this of a limit that it only tried to raise for itself; it fails nothing. */
 const harmless = /Can't setup RLIMIT_NOFILE for self/;

@@ -1,5 +1,5 @@
+import fs from 'node:fs';
 import { join } from 'node:path';
-import fs from 'fs-extra';
 
 /**
  * Options that CRIU needs and runc has no flag for.

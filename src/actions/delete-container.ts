@@ -1,5 +1,5 @@
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import fs from 'fs-extra';
 import type { DeleteStep } from '../machines/container-context.ts';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { endingOf, forgetMarks } from './ending.ts';
@@ -40,6 +40,6 @@ export async function deleteContainer(host: Host, { container, call, epoch }: De
 export async function removeLitter({ bundle }: ContainerIdentity): Promise<void> {
   forgetMarks({ bundle });
   for (const name of ['tardis-criu', 'tardis-restore']) {
-    await fs.remove(join(bundle, name)).catch(() => {});
+    await rm(join(bundle, name), { recursive: true, force: true }).catch(() => {});
   }
 }

@@ -1,10 +1,11 @@
+import fs from 'node:fs';
 import { join } from 'node:path';
-import fs from 'fs-extra';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
 import { baseIdentityOf } from './base-identity.ts';
-import { fingerprintOf, readContainerConfig } from './container-config.ts';
+import { readContainerConfig } from './container-config.ts';
 import { readStoppedTasks } from './dump-memory.ts';
 import { digestsOf, filesBelow } from './file-digests.ts';
+import { fingerprintOf } from './fingerprint.ts';
 import type { Host } from './host.ts';
 import { readHostFacts } from './host-facts.ts';
 import { partialOf } from './image-store.ts';

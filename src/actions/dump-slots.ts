@@ -1,6 +1,6 @@
+import fs from 'node:fs';
 import { availableParallelism, freemem } from 'node:os';
 import { join } from 'node:path';
-import fs from 'fs-extra';
 import { awaitLock, lockDescriptor } from './flock.ts';
 import type { Host } from './host.ts';
 import type { HostConfig } from './host-config.ts';

@@ -1,7 +1,6 @@
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import fs, { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import fs from 'fs-extra';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import type { Host } from './host.ts';
 import type { Ending } from './ledger.ts';

@@ -1,7 +1,7 @@
 import { createHash, webcrypto } from 'node:crypto';
+import fs from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
-import fs from 'fs-extra';
 
 /** A file that is larger is digested in pieces of this many bytes, several at a time. */
 export const chunkBytes = 8 << 20;

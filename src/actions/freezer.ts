@@ -1,6 +1,6 @@
+import fs from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import fs from 'fs-extra';
 import { Problem } from './problem.ts';
 import type { RuncRecord } from './runc-state.ts';
 

@@ -1,75 +1,44 @@
 import { readFileSync } from 'node:fs';
-import { z } from 'zod';
 import { Problem, reasonOf } from './problem.ts';
+import * as z from './schema.ts';
 
-const atOnce = z.number().int().min(1).max(256).optional();
-const absolutePath = z.string().regex(/^\//, 'must be an absolute path');
+const absolutePath = z.string().check(z.regex(/^\//, 'must be an absolute path'));
+const count = (least: number, most: number) => z.int().check(z.minimum(least), z.maximum(most));
+const seconds = z.number().check(z.minimum(0), z.maximum(86_400));
 
 /** The host's settings, `/etc/tardis/tardis.json`. Every key is optional. */
 export const hostConfigSchema = z.object({
-  realRunc: absolutePath
-    .optional()
-    .describe('The runc that does the work; default: the first other runc on PATH.'),
-  checkpointRoot: absolutePath
-    .default('/var/lib/tardis/checkpoints')
-    .describe('Where images live, as `<key>/<generation>`: a place that outlives the host (EFS, FSx, NFS).'),
-  allowedRoots: z
-    .array(absolutePath)
-    .optional()
-    .describe('A container may name a host path only inside one of these; default: checkpointRoot alone.'),
-  logFile: absolutePath.default('/var/log/tardis/tardis.jsonl').describe('One JSON object a line.'),
-  runDir: absolutePath.default('/run/tardis').describe('The index of enabled containers, and their locks.'),
-  lockTimeoutSeconds: z
-    .number()
-    .int()
-    .min(1)
-    .max(86_400)
-    .default(600)
-    .describe('How long a command waits for the one before it on the same container.'),
-  hostId: z
-    .string()
-    .min(1)
-    .max(200)
-    .optional()
-    .describe(
-      'How other hosts know this one; default: its boot id and the pid namespace that Tardis runs in.',
-    ),
-  takeoverAfterSeconds: z
-    .number()
-    .min(0)
-    .max(86_400)
-    .default(60)
-    .describe(
-      'How old a life on another host must be before its host counts as lost and its job is taken up.',
-    ),
-  restoreAttempts: z
-    .number()
-    .int()
-    .min(1)
-    .max(100)
-    .default(2)
-    .describe('How often the restore of an image may fail before the image is not tried any more.'),
-  keep: z
-    .number()
-    .int()
-    .min(1)
-    .max(1000)
-    .default(2)
-    .describe('How many images of a job are kept: the newest ones.'),
-  manifestKeys: absolutePath
-    .optional()
-    .describe(
-      'A file of keys: images are signed with one, and only signed ones are restored; default: none.',
-    ),
-  maxDumps: atOnce.describe(
-    'How many containers of the host are dumped at once; the others run on meanwhile. ' +
-      'Default: twice the cores, or one for each available GiB of memory where that is less.',
-  ),
-  maxRestores: atOnce.describe("How many containers' memory is restored at once; default: as for maxDumps."),
-  faultInjection: z
-    .boolean()
-    .optional()
-    .describe('For the tests alone: TARDIS_FAULT may kill a wrapper. Only the file is asked, no variable.'),
+  /** The runc that does the work; default: the first other runc on PATH. */
+  realRunc: z.optional(absolutePath),
+  /** Where images live, as `<key>/<generation>`: a place that outlives the host (EFS, FSx, NFS). */
+  checkpointRoot: z._default(absolutePath, '/var/lib/tardis/checkpoints'),
+  /** A container may name a host path only inside one of these; default: checkpointRoot alone. */
+  allowedRoots: z.optional(z.array(absolutePath)),
+  /** One JSON object a line. */
+  logFile: z._default(absolutePath, '/var/log/tardis/tardis.jsonl'),
+  /** The index of enabled containers, and their locks. */
+  runDir: z._default(absolutePath, '/run/tardis'),
+  /** How long a command waits for the one before it on the same container. */
+  lockTimeoutSeconds: z._default(count(1, 86_400), 600),
+  /** How other hosts know this one; default: its boot id and the pid namespace that Tardis runs in. */
+  hostId: z.optional(z.string().check(z.minLength(1), z.maxLength(200))),
+  /** How old a life on another host must be before its host counts as lost and its job is taken up. */
+  takeoverAfterSeconds: z._default(seconds, 60),
+  /** How often the restore of an image may fail before the image is not tried any more. */
+  restoreAttempts: z._default(count(1, 100), 2),
+  /** How many images of a job are kept: the newest ones. */
+  keep: z._default(count(1, 1000), 2),
+  /** A file of keys: images are signed with one, and only signed ones are restored; default: none. */
+  manifestKeys: z.optional(absolutePath),
+  /**
+   * How many containers of the host are dumped at once; the others run on meanwhile. Default: twice the cores, or one
+   * for each available GiB of memory where that is less.
+   */
+  maxDumps: z.optional(count(1, 256)),
+  /** How many containers' memory is restored at once; default: as for maxDumps. */
+  maxRestores: z.optional(count(1, 256)),
+  /** For the tests alone: TARDIS_FAULT may kill a wrapper. Only the file is asked, no variable. */
+  faultInjection: z.optional(z.boolean()),
 });
 
 export type HostConfig = Omit<z.infer<typeof hostConfigSchema>, 'allowedRoots'> & {

@@ -1,6 +1,5 @@
+import fs from 'node:fs';
 import { join } from 'node:path';
-import { execa } from 'execa';
-import fs from 'fs-extra';
 import type { ContainerIdentity, ImageInMaking, ImagePlace } from '../machines/vocabulary.ts';
 import { faultPoint } from './fault.ts';
 import { appendEntry, keyDirectory, type Ledger, readLedger, syncDirectory } from './ledger.ts';
@@ -70,6 +69,7 @@ export async function commit(container: ContainerIdentity, image: ImageInMaking)
     checkLife(container, image.epoch);
     if (!fs.existsSync(image.directory)) {
       // One syncfs for all files (coreutils `sync --file-system`): an fsync for each takes ten times as long.
+      const { execa } = await import('execa');
       await execa('sync', ['--file-system', partialOf(image)]);
       faultPoint('commitImage.synced');
       fs.renameSync(partialOf(image), image.directory);

@@ -1,7 +1,7 @@
+import fs from 'node:fs';
 import { join } from 'node:path';
-import fs from 'fs-extra';
-import { z } from 'zod';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
+import * as z from './schema.ts';
 
 /**
  * The ledger of one checkpoint key, `<imageRoot>/<key>/ledger/<number>`: who carries the job on, what images there are,

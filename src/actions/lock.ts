@@ -1,5 +1,5 @@
+import fs from 'node:fs';
 import { join } from 'node:path';
-import fs from 'fs-extra';
 import { lockDescriptor } from './flock.ts';
 import { endTrees, orphansOf } from './orphans.ts';
 import { Problem } from './problem.ts';

@@ -1,5 +1,5 @@
+import fs from 'node:fs';
 import { dirname } from 'node:path';
-import fs from 'fs-extra';
 import { type Logger, pino } from 'pino';
 
 /**

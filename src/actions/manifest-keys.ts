@@ -1,6 +1,6 @@
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
-import { z } from 'zod';
 import { Problem, reasonOf } from './problem.ts';
+import * as z from './schema.ts';
 
 /** The secrets that manifests are signed with. */
 export interface ManifestKeys {
@@ -13,7 +13,10 @@ export interface ManifestKeys {
 /** As long as the digest: a longer secret adds nothing, a shorter one is easier to guess (RFC 2104, section 3). */
 const leastSecretBytes = 32;
 
-const fileSchema = z.strictObject({ current: z.string(), keys: z.record(z.string().min(1), z.string()) });
+const fileSchema = z.strictObject({
+  current: z.string(),
+  keys: z.record(z.string().check(z.minLength(1)), z.string()),
+});
 
 /**
  * Reads the key file that the host's settings name; undefined where they name none.

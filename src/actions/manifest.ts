@@ -1,15 +1,15 @@
 import { createHash } from 'node:crypto';
+import fs from 'node:fs';
 import { join } from 'node:path';
-import fs from 'fs-extra';
-import { z } from 'zod';
 import { chunkBytes } from './file-digests.ts';
 import { signManifest, verifyManifest } from './manifest-auth.ts';
 import type { ManifestKeys } from './manifest-keys.ts';
 import { Problem, reasonOf } from './problem.ts';
+import * as z from './schema.ts';
 
 export const manifestSchemaVersion = 2;
 
-const sha256 = z.string().regex(/^[0-9a-f]{64}$/, 'must be a SHA-256 in hexadecimal');
+const sha256 = z.string().check(z.regex(/^[0-9a-f]{64}$/, 'must be a SHA-256 in hexadecimal'));
 
 /** Switches of `runc checkpoint` that `runc restore` needs as well: nothing else of an image gets into its argv. */
 const restoreFlags = ['--tcp-established', '--ext-unix-sk', '--shell-job', '--file-locks'] as const;
@@ -18,9 +18,9 @@ const restoreFlags = ['--tcp-established', '--ext-unix-sk', '--shell-job', '--fi
 export const manifestSchema = z.object({
   schemaVersion: z.literal(manifestSchemaVersion),
   key: z.string(),
-  generation: z.number().int().positive(),
+  generation: z.int().check(z.positive()),
   /** How many lives the job has had: raised by every restore. */
-  epoch: z.number().int().nonnegative(),
+  epoch: z.int().check(z.nonnegative()),
   createdAt: z.string(),
   container: z.object({
     id: z.string(),
@@ -49,7 +49,7 @@ export const manifestSchema = z.object({
     removed: z.number(),
     sockets: z.array(z.string()),
     /** What the changes are to be laid over, see base-identity.ts; absent where that is no overlay. */
-    base: z.string().optional(),
+    base: z.optional(z.string()),
   }),
   host: z.object({
     arch: z.string(),
@@ -64,13 +64,13 @@ export const manifestSchema = z.object({
   files: z.record(
     z.string(),
     z.object({
-      bytes: z.number().int().nonnegative(),
+      bytes: z.int().check(z.nonnegative()),
       sha256,
-      chunks: z.object({ bytes: z.literal(chunkBytes) }).optional(),
+      chunks: z.optional(z.object({ bytes: z.literal(chunkBytes) })),
     }),
   ),
   /** Whose key vouches for all of the above; absent where the host has none. */
-  auth: z.object({ keyId: z.string(), hmac: sha256 }).optional(),
+  auth: z.optional(z.object({ keyId: z.string(), hmac: sha256 })),
 });
 
 export type Manifest = z.infer<typeof manifestSchema>;
@@ -117,7 +117,7 @@ function readWhole(path: string): { readonly manifest: Manifest; readonly said: 
     const { auth: _, ...said } = signed;
     return { manifest, said };
   } catch (error) {
-    const why = error instanceof z.ZodError ? z.prettifyError(error) : reasonOf(error);
+    const why = error instanceof z.$ZodError ? z.prettifyError(error) : reasonOf(error);
     throw new Problem(
       'image-manifest',
       `${path} is not a manifest of this Tardis (schema ${manifestSchemaVersion}): ${reasonOf(why)}; ` +

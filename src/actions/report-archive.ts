@@ -1,7 +1,6 @@
-import { createWriteStream } from 'node:fs';
+import fs, { createWriteStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { ZipArchive } from 'archiver';
-import fs from 'fs-extra';
 import unzipper from 'unzipper';
 import { Problem, reasonOf } from './problem.ts';
 

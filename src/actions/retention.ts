@@ -1,5 +1,5 @@
+import fs from 'node:fs';
 import { join } from 'node:path';
-import fs from 'fs-extra';
 import type { ContainerIdentity, ImageInMaking } from '../machines/vocabulary.ts';
 import type { Host } from './host.ts';
 import {

@@ -1,10 +1,9 @@
+import { existsSync, writeFileSync } from 'node:fs';
+import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import fs from 'fs-extra';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { readContainerConfig } from './container-config.ts';
 import { locateRootfs } from './rootfs-location.ts';
-import { resetRootfs } from './rootfs-reset.ts';
-import { saveRootfs } from './rootfs-save.ts';
 
 /** Half a rollback is worse than none: only one with this mark is ever used, and it is the last to be written. */
 const wholeMark = 'whole.json';
@@ -20,7 +19,7 @@ function places({ bundle }: ContainerIdentity): { rootfs: string; inBundle: stri
 
 /** The directory of a rollback that was saved and not yet dropped, or undefined. */
 function pendingIn({ inBundle, besideRootfs }: ReturnType<typeof places>): string | undefined {
-  return [inBundle, besideRootfs].find((directory) => fs.existsSync(join(directory, wholeMark)));
+  return [inBundle, besideRootfs].find((directory) => existsSync(join(directory, wholeMark)));
 }
 
 /** Whether an image was applied, or half of one, by a wrapper that neither finished nor rolled back. */
@@ -37,12 +36,13 @@ export async function saveRollback(container: ContainerIdentity): Promise<void> 
   const { kind } = await locateRootfs(found.rootfs);
   const directory = kind === 'plain' ? found.besideRootfs : found.inBundle;
   try {
-    await fs.remove(directory);
-    await fs.mkdir(directory, { mode: 0o700 });
+    await rm(directory, { recursive: true, force: true });
+    await mkdir(directory, { mode: 0o700 });
+    const { saveRootfs } = await import('./rootfs-save.ts');
     await saveRootfs(found.rootfs, directory);
-    fs.writeJsonSync(join(directory, wholeMark), { savedAt: new Date().toISOString() });
+    writeFileSync(join(directory, wholeMark), `${JSON.stringify({ savedAt: new Date().toISOString() })}\n`);
   } catch (error) {
-    await fs.remove(directory);
+    await rm(directory, { recursive: true, force: true });
     throw error;
   }
 }
@@ -51,14 +51,16 @@ export async function saveRollback(container: ContainerIdentity): Promise<void> 
 export async function rollBackRootfs(container: ContainerIdentity): Promise<void> {
   const found = places(container);
   const pending = pendingIn(found);
-  if (pending) await resetRootfs(found.rootfs, pending);
+  if (!pending) return;
+  const { resetRootfs } = await import('./rootfs-reset.ts');
+  await resetRootfs(found.rootfs, pending);
 }
 
 /** Removes a rollback that is not needed any more, its mark first: what is left of it then is never used. */
 export async function dropRollback(container: ContainerIdentity): Promise<void> {
   const { inBundle, besideRootfs } = places(container);
   for (const directory of [inBundle, besideRootfs]) {
-    await fs.remove(join(directory, wholeMark));
-    await fs.remove(directory);
+    await rm(join(directory, wholeMark), { force: true });
+    await rm(directory, { recursive: true, force: true });
   }
 }

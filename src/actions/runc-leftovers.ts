@@ -1,7 +1,6 @@
 import { existsSync, readFileSync, rmdirSync } from 'node:fs';
 import { join, normalize } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { execa } from 'execa';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { readContainerConfig } from './container-config.ts';
 import { parseMountinfo } from './rootfs-location.ts';
@@ -18,6 +17,8 @@ export async function unmountLeftovers({ root, id }: Pick<ContainerIdentity, 'ro
   const mounts = mountsNow()
     .map(({ mountPoint }) => mountPoint)
     .filter((mountPoint) => mountPoint.startsWith(`${record}/`));
+  if (mounts.length === 0) return;
+  const { execa } = await import('execa');
   for (const mount of mounts.reverse()) await execa('umount', ['--lazy', mount]);
 }
 

@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { z } from 'zod';
 import type { ContainerIdentity, ObservedStatus } from '../machines/vocabulary.ts';
 import type { Host } from './host.ts';
 import { runcForTardis } from './runc.ts';
+import * as z from './schema.ts';
 
 /**
  * What Tardis reads of runc's own record, `<root>/<id>/state.json` (libcontainer's BaseState and State; the same

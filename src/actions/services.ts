@@ -4,43 +4,28 @@ import { containerMachine } from '../machines/container.ts';
 import type { RuncStep } from '../machines/container-context.ts';
 import { restoreMachine } from '../machines/restore.ts';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
-import { commitImage } from './commit-image.ts';
 import { readContainerConfig } from './container-config.ts';
 import { deleteContainer } from './delete-container.ts';
-import { describeImage } from './describe-image.ts';
-import { dumpMemory } from './dump-memory.ts';
 import { type Slot, takeSlot } from './dump-slots.ts';
-import { endJob } from './end-job.ts';
 import { noteHeld } from './ending.ts';
 import { armFaults, withFaults } from './fault.ts';
 import { takeUp } from './find-images.ts';
 import { freezeContainer, thawContainer } from './freeze-container.ts';
 import { namingFullDisk } from './full-disk.ts';
-import { handOver } from './hand-over.ts';
-import { holdRestored } from './hold-restored.ts';
 import type { Host } from './host.ts';
-import { judgeImage } from './judge-image.ts';
-import { keepUnlinked } from './keep-unlinked.ts';
 import { closeLife, noteRestore } from './lives.ts';
-import { markImage } from './mark-image.ts';
 import { pauseContainer } from './pause-container.ts';
-import { prepareImage } from './prepare-image.ts';
-import { recover } from './recover.ts';
 import { releaseHeld } from './release-held.ts';
-import { restoreGiven } from './restore-given.ts';
-import { restoreMemory } from './restore-memory.ts';
 import { dropRollback, rollBackRootfs, saveRollback } from './rollback.ts';
-import { resetRootfs } from './rootfs-reset.ts';
 import { runcForCaller } from './runc.ts';
-import { saveContainerRootfs } from './save-rootfs.ts';
-import { undoCheckpoint } from './undo-checkpoint.ts';
 
 /**
  * The machines with everything they do to the world.
  *
  * @param beforeEffect called at the beginning of every service, before its effect: writes the state down. XState
  * has entered the state by then (an invoked actor is started after the snapshot is set), so what is written says
- * which step is about to be done.
+ * which step is about to be done. What only a checkpoint or a restore needs is loaded when it comes to it: most calls
+ * are a create, start, kill, or delete (docs/performance.md).
  */
 export function provideServices(host: Host, beforeEffect: () => void) {
   armFaults(host);
@@ -69,65 +54,81 @@ export function provideServices(host: Host, beforeEffect: () => void) {
       start: asCaller('start'),
       pause: service('pause', (step: RuncStep) => pauseContainer(host, step)),
       resume: asCaller('resume'),
-      restoreGiven: service('restoreGiven', (step: RuncStep) => restoreGiven(host, step)),
+      restoreGiven: service('restoreGiven', async (step: RuncStep) =>
+        (await import('./restore-given.ts')).restoreGiven(host, step),
+      ),
       delete: service('delete', (step) => deleteContainer(host, step)),
       release: service('release', ({ container }) => releaseHeld(host, container)),
-      recover: service('recover', (input) => recover(host, input)),
+      recover: service('recover', async (input) => (await import('./recover.ts')).recover(host, input)),
       checkpoint: checkpointMachine.provide({
         actors: {
           prepareImage: writing('prepareImage', async (step) => {
             dumpSlot = await takeSlot(host, 'dumps');
-            return prepareImage(host, step);
+            return (await import('./prepare-image.ts')).prepareImage(host, step);
           }),
           freeze: service('freeze', ({ container }) => freezeContainer(container)),
-          saveRootfs: writing('saveRootfs', (step) => saveContainerRootfs(host, step)),
+          saveRootfs: writing('saveRootfs', async (step) =>
+            (await import('./save-rootfs.ts')).saveContainerRootfs(host, step),
+          ),
           dumpMemory: writing('dumpMemory', async (step) => {
-            await dumpMemory(holding(dumpSlot), step);
-            await keepUnlinked(host, step);
+            await (await import('./dump-memory.ts')).dumpMemory(holding(dumpSlot), step);
+            await (await import('./keep-unlinked.ts')).keepUnlinked(host, step);
             dumpSlot?.release();
           }),
           thaw: service('thaw', ({ container }) => thawContainer(container)),
-          describeImage: writing('describeImage', (step) => describeImage(host, step)),
-          handOver: service('handOver', handOver),
-          commitImage: service('commitImage', (step) => commitImage(host, step)),
+          describeImage: writing('describeImage', async (step) =>
+            (await import('./describe-image.ts')).describeImage(host, step),
+          ),
+          handOver: service('handOver', async (step) => (await import('./hand-over.ts')).handOver(step)),
+          commitImage: service('commitImage', async (step) =>
+            (await import('./commit-image.ts')).commitImage(host, step),
+          ),
           endJob: service('endJob', async ({ container, call, image }) => {
-            await endJob(host, container, call);
+            await (await import('./end-job.ts')).endJob(host, container, call);
             closeLife(host, container, image.epoch, 'checkpointed');
           }),
-          undo: service('undo', (input) => {
+          undo: service('undo', async (input) => {
             dumpSlot?.release();
-            return undoCheckpoint(input);
+            return (await import('./undo-checkpoint.ts')).undoCheckpoint(input);
           }),
         },
       }),
       restore: restoreMachine.provide({
         actors: {
-          validateImage: service('validateImage', (input) => judgeImage(host, input)),
+          validateImage: service('validateImage', async (input) =>
+            (await import('./judge-image.ts')).judgeImage(host, input),
+          ),
           saveRollback: service('saveRollback', ({ container }) => saveRollback(container)),
-          applyRootfs: service('applyRootfs', ({ container, image }) =>
-            resetRootfs(readContainerConfig(container.bundle).rootfs, image.directory),
+          applyRootfs: service('applyRootfs', async ({ container, image }) =>
+            (await import('./rootfs-reset.ts')).resetRootfs(
+              readContainerConfig(container.bundle).rootfs,
+              image.directory,
+            ),
           ),
           restoreMemory: service('restoreMemory', async (input) => {
             const slot = await takeSlot(host, 'restores');
             noteRestore(input, 'attempt');
+            const { restoreMemory } = await import('./restore-memory.ts');
             await restoreMemory(holding(slot), input).finally(slot.release);
           }),
           hold: service('hold', async (input) => {
-            await holdRestored(host, input);
+            await (await import('./hold-restored.ts')).holdRestored(host, input);
             noteHeld(input.container);
             noteRestore(input, 'restored');
           }),
           dropRollback: service('dropRollback', ({ container }) => dropRollback(container)),
-          removeLeftovers: service('removeLeftovers', ({ container, call }) => endJob(host, container, call)),
+          removeLeftovers: service('removeLeftovers', async ({ container, call }) =>
+            (await import('./end-job.ts')).endJob(host, container, call),
+          ),
           resetRootfs: service('resetRootfs', ({ container }) => rollBackRootfs(container)),
-          markImage: service('markImage', ({ container, image, fallbacks, failure }) => {
+          markImage: service('markImage', async ({ container, image, fallbacks, failure }) => {
             const reason = failure?.message ?? 'unknown';
             const [next] = fallbacks;
             if (next) {
               const [newer, older] = [image.generation, next.generation];
               host.log.warn({ failure }, `generation ${newer} is refused, ${older} is taken: ${reason}`);
             }
-            markImage(host, container, image, reason);
+            (await import('./mark-image.ts')).markImage(host, container, image, reason);
           }),
         },
       }),

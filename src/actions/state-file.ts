@@ -1,7 +1,7 @@
+import fs from 'node:fs';
 import { join } from 'node:path';
-import fs from 'fs-extra';
-import { z } from 'zod';
 import { Problem, reasonOf } from './problem.ts';
+import * as z from './schema.ts';
 
 /** Raised with every change of the envelope's own form. */
 export const stateSchemaVersion = 1;
@@ -85,7 +85,7 @@ export function readState(path: string): StateRecord {
   try {
     return stateSchema.parse(JSON.parse(text));
   } catch (error) {
-    const why = error instanceof z.ZodError ? z.prettifyError(error) : reasonOf(error);
+    const why = error instanceof z.$ZodError ? z.prettifyError(error) : reasonOf(error);
     throw new Problem(
       'state-broken',
       `${path} is not a state file of this Tardis (schema ${stateSchemaVersion}, machine ${machineVersion}): ${reasonOf(why)}`,

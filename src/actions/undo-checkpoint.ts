@@ -1,5 +1,5 @@
+import fs from 'node:fs';
 import { join } from 'node:path';
-import fs from 'fs-extra';
 import type { CheckpointInput } from '../machines/checkpoint.ts';
 import type { ImageInMaking } from '../machines/vocabulary.ts';
 import { stopTasksAgain } from './dump-memory.ts';

@@ -1,7 +1,8 @@
+import fs from 'node:fs';
 import { join } from 'node:path';
-import fs from 'fs-extra';
-import { type ContainerShape, fingerprintOf } from './container-config.ts';
+import type { ContainerShape } from './container-config.ts';
 import { digestsOf, listBelow } from './file-digests.ts';
+import { fingerprintOf } from './fingerprint.ts';
 import { type HostFacts, isAtLeast } from './host-facts.ts';
 import { type Manifest, manifestName, readManifest } from './manifest.ts';
 import type { ManifestKeys } from './manifest-keys.ts';

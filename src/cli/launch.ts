@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import type { Host } from '../actions/host.ts';
 import { defaultConfig, type HostConfig, loadHostConfig } from '../actions/host-config.ts';
 import { openLog } from '../actions/log.ts';
@@ -74,5 +75,18 @@ export function becomeRunc(launch: Launch, argv: readonly string[]): never {
  * nothing mends them.
  */
 function letStreamsBlock(): void {
-  spawnSync('/bin/true', { stdio: 'inherit' });
+  if ([0, 1, 2].some(mayBeNonBlocking)) spawnSync('/bin/true', { stdio: 'inherit' });
+}
+
+/** O_NONBLOCK, as proc_pid_fdinfo(5) shows it. */
+const nonBlocking = 0o4000;
+
+function mayBeNonBlocking(descriptor: number): boolean {
+  try {
+    const [, flags = ''] =
+      /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${descriptor}`, 'utf8')) ?? [];
+    return flags === '' || (Number.parseInt(flags, 8) & nonBlocking) !== 0;
+  } catch {
+    return true;
+  }
 }

@@ -1,7 +1,8 @@
 import { isDeepStrictEqual } from 'node:util';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type ContainerShape, fingerprintOf, settingsOf } from '../../src/actions/container-config.ts';
+import { type ContainerShape, settingsOf } from '../../src/actions/container-config.ts';
+import { fingerprintOf } from '../../src/actions/fingerprint.ts';
 
 const word = fc.constantFrom('', 'a', 'b', 'a,b', '"', 'CAP_CHOWN');
 const words = fc.array(word, { maxLength: 3 });

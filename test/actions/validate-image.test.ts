@@ -1,7 +1,7 @@
 import { readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { fingerprintOf } from '../../src/actions/container-config.ts';
 import { chunkBytes, digestsOf } from '../../src/actions/file-digests.ts';
+import { fingerprintOf } from '../../src/actions/fingerprint.ts';
 import { type Manifest, writeManifest } from '../../src/actions/manifest.ts';
 import { type RestoreTarget, validateImage } from '../../src/actions/validate-image.ts';
 import { shape, smallFiles, target, writeSmallImage } from '../support/action-image.ts';

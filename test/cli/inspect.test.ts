@@ -623,7 +623,7 @@ describe('bin/tardis', () => {
     }
     if (parts.program) {
       mkdirSync(join(home, 'dist'));
-      writeFileSync(join(home, 'dist/tardis.mjs'), 'console.log(process.argv.slice(2).join("|"));');
+      writeFileSync(join(home, 'dist/tardis.cjs'), 'console.log(process.argv.slice(2).join("|"));');
     }
     return home;
   }
@@ -642,7 +642,7 @@ describe('bin/tardis', () => {
 
   it.each([
     { node: false, program: true, missing: /no Node in .*node_modules/, remedy: 'npm ci' },
-    { node: true, program: false, missing: /no .*dist\/tardis\.mjs/, remedy: 'npm run build' },
+    { node: true, program: false, missing: /no .*dist\/tardis\.cjs/, remedy: 'npm run build' },
   ])('should say what an incomplete installation lacks ($remedy)', ({ missing, remedy, ...parts }) => {
     const home = install(parts);
     const result = run(join(home, 'bin/tardis'));

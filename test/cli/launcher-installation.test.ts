@@ -45,14 +45,14 @@ async function expectRuncAlone(line: string[], env = bench.env, launcher = bench
 describe('an enabled create where the installation is broken', () => {
   const damages: { title: string; damage: (home: string, node: string) => void }[] = [
     { title: 'the program is missing', damage: (home) => rmSync(join(home, 'dist'), { recursive: true }) },
-    { title: 'the program is empty', damage: (home) => truncateSync(join(home, 'dist/tardis-runc.mjs')) },
+    { title: 'the program is empty', damage: (home) => truncateSync(join(home, 'dist/tardis-runc.cjs')) },
     {
       title: 'the program is cut short',
-      damage: (home) => truncateSync(join(home, 'dist/tardis-runc.mjs'), 200_000),
+      damage: (home) => truncateSync(join(home, 'dist/tardis-runc.cjs'), 200_000),
     },
     {
       title: 'the program is another one',
-      damage: (home) => writeFileSync(join(home, 'dist/tardis-runc.mjs'), 'export const mine = 1;\n'),
+      damage: (home) => writeFileSync(join(home, 'dist/tardis-runc.cjs'), 'export const mine = 1;\n'),
     },
     { title: 'Node is missing', damage: (_, node) => rmSync(node) },
     { title: 'Node is empty', damage: (_, node) => truncateSync(node) },
@@ -90,7 +90,7 @@ describe('an enabled create where the installation is broken', () => {
     for (const part of ['bin', 'dist'])
       cpSync(join(installation, part), join(home, part), { recursive: true });
     symlinkSync(join(installation, 'node_modules'), join(home, 'node_modules'));
-    truncateSync(join(home, 'dist/tardis-runc.mjs'), 200_000);
+    truncateSync(join(home, 'dist/tardis-runc.cjs'), 200_000);
     const env = { ...bench.env, PWD: bench.enabled, NODE_OPTIONS: '--no-warnings' };
     await bench.call(create(), { env, launcher: join(home, 'bin/tardis-runc') });
     expect(bench.runc.calls().map((call) => call.env)).toEqual([env]);

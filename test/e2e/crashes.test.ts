@@ -82,7 +82,7 @@ describe.skipIf(requireRealStack().skip)('a wrapper that is killed', () => {
 
   const hangingCriu = () => pidsOf(join(stack.binDir, 'criu'));
   const wrapperOf = (command: string, id: string) =>
-    pidsOf(`${dirname(stack.runtime)}/../dist/tardis-runc.mjs`, command, id);
+    pidsOf(`${dirname(stack.runtime)}/../dist/tardis-runc.cjs`, command, id);
 
   async function kill(what: string, find: () => number[]): Promise<void> {
     const pids = find();

@@ -1,7 +1,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { type ContainerShape, fingerprintOf } from '../../src/actions/container-config.ts';
+import type { ContainerShape } from '../../src/actions/container-config.ts';
 import { digestsOf } from '../../src/actions/file-digests.ts';
+import { fingerprintOf } from '../../src/actions/fingerprint.ts';
 import { type Manifest, writeManifest } from '../../src/actions/manifest.ts';
 import type { ManifestKeys } from '../../src/actions/manifest-keys.ts';
 import type { RestoreTarget } from '../../src/actions/validate-image.ts';

@@ -185,7 +185,7 @@ export class CrashJob {
 
   wrappers(): number[] {
     return this.processes().filter((pid) =>
-      wordsOf(pid).some((word) => word.endsWith('/dist/tardis-runc.mjs')),
+      wordsOf(pid).some((word) => word.endsWith('/dist/tardis-runc.cjs')),
     );
   }
 

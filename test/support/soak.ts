@@ -41,7 +41,7 @@ export async function soak(
   { image, count, said = () => {} }: { image: string; count: number; said?: (phase: Phase) => void },
 ): Promise<Soaked> {
   const criu = installCountingCriu(stack);
-  const watch = watchLoad('dist/tardis-runc.mjs');
+  const watch = watchLoad('dist/tardis-runc.cjs');
   const phases: Phase[] = [];
   const lost: Soaked['lost'] = [];
 

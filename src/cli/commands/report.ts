@@ -1,6 +1,6 @@
+import fs from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
-import fs from 'fs-extra';
 import { defaultConfig, type HostConfig, loadHostConfig } from '../../actions/host-config.ts';
 import { type ReportEntry, writeReport } from '../../actions/report-archive.ts';
 import { findState } from '../inspect/find-state.ts';

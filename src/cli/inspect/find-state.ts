@@ -1,5 +1,5 @@
+import fs from 'node:fs';
 import { join, relative, resolve } from 'node:path';
-import fs from 'fs-extra';
 import { bundleFromIndex, indexEntryOf } from '../../actions/container-index.ts';
 import { Problem, reasonOf } from '../../actions/problem.ts';
 import { stateFileOf } from '../../actions/state-file.ts';

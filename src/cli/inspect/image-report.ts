@@ -1,4 +1,4 @@
-import fs from 'fs-extra';
+import fs from 'node:fs';
 import { findCurrentImage } from '../../actions/image-store.ts';
 import { readManifest } from '../../actions/manifest.ts';
 import { reasonOf } from '../../actions/problem.ts';

@@ -1,4 +1,4 @@
-import fs from 'fs-extra';
+import fs from 'node:fs';
 import { Problem, reasonOf } from '../../actions/problem.ts';
 import { machineVersion, readState, type StateRecord, stateSchemaVersion } from '../../actions/state-file.ts';
 

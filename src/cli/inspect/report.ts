@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs';
-import { z } from 'zod';
 import { Problem, reasonOf } from '../../actions/problem.ts';
+import * as z from '../../actions/schema.ts';
 import type { HistoryEntry } from '../../actions/state-file.ts';
 import { containerMachine } from '../../machines/container.ts';
 import { type NextEvent, nextEvents } from '../../machines/next-events.ts';
@@ -48,14 +48,14 @@ export interface Report {
 }
 
 const image = z.object({ generation: z.number(), directory: z.string() });
-const failure = z.object({ message: z.string(), code: z.string(), status: z.number().optional() });
-const life = z.object({ epoch: z.number().optional(), refused: z.string().optional() });
+const failure = z.object({ message: z.string(), code: z.string(), status: z.optional(z.number()) });
+const life = z.object({ epoch: z.optional(z.number()), refused: z.optional(z.string()) });
 const contextSchema = z.object({
-  image: image.optional(),
-  failure: failure.optional(),
-  life: life.optional(),
+  image: z.optional(image),
+  failure: z.optional(failure),
+  life: z.optional(life),
 });
-const childSchema = z.object({ image: image.optional() });
+const childSchema = z.object({ image: z.optional(image) });
 
 /**
  * Says what a state file holds. Reads it and the image's manifest, starts nothing, and writes nothing. Of the
@@ -96,7 +96,7 @@ export function reportOn(stateFile: string, historyLimit: number): Report {
       historyLeftOut: history.length - shown.length,
     };
   } catch (error) {
-    const why = error instanceof z.ZodError ? z.prettifyError(error) : error;
+    const why = error instanceof z.$ZodError ? z.prettifyError(error) : error;
     throw new Problem('state-broken', `${stateFile} cannot be understood: ${reasonOf(why)}`, {
       cause: error,
     });
