@@ -4,6 +4,7 @@
 #
 #   scripts/setup-host.sh            the host's needs
 #   scripts/setup-host.sh --tests    and what the test suite builds its workloads with
+#   scripts/setup-host.sh --bench    and what the benchmarks measure with, and beside
 set -eu
 
 say() { printf 'setup-host: %s\n' "$*"; }
@@ -16,7 +17,8 @@ criu_command=/usr/local/sbin/criu
 for flag in "$@"; do
   case $flag in
     --tests) want="$want mmdebstrap gcc libc6-dev strace" ;;
-    *) stop "unknown option '$flag'; expected none or --tests" ;;
+    --bench) want="$want hyperfine time podman crun" ;;
+    *) stop "unknown option '$flag'; expected none, --tests, or --bench" ;;
   esac
 done
 

@@ -1,0 +1,73 @@
+import { cpSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { sideBySide } from '../side-by-side.ts';
+import { atMostTimes, type Row, type Suite } from '../suite.ts';
+import {
+  type Bundle,
+  begin,
+  type Field,
+  freshRootfs,
+  holding,
+  makeBundle,
+  openField,
+  quietly,
+  writeFiles,
+} from '../workloads.ts';
+import { type Load, loads } from './checkpoint.ts';
+
+/** A restore up to the job's first instruction, against a bare `runc restore` and the extraction of the same changes. */
+export const restore: Suite = async ({ runs, said }) => {
+  const field = await openField();
+  const rows: Row[] = [];
+  try {
+    for (const [i, load] of loads.entries()) {
+      said(load.title);
+      rows.push(await restoreRow(field, `job-${i}`, load, runs));
+    }
+    return { rows, curves: [] };
+  } finally {
+    await field.stack.stop();
+  }
+};
+
+/** Measures the restores of one job, each into a new container with a root file system of its own. */
+export async function restoreRow(field: Field, id: string, load: Load, runs: number): Promise<Row> {
+  const { raw, tardis, env, stack } = field;
+  const job = { args: holding(load.mebibytes), key: id };
+  const first = await makeBundle(field, `${id}-first`, job);
+  writeFiles(first, load.files, 4096);
+  await begin(field, tardis, first, load.mebibytes);
+  const given = join(stack.dir, 'given', id);
+  await quietly(
+    field,
+    `mkdir -p ${given}\n${tardis} checkpoint --image-path ${given}/image --work-path ${given} ${first.id}\n${tardis} delete --force ${first.id}\numount ${first.rootfs}`,
+  );
+  const next = await makeBundle(field, id, job);
+  const image = join(stack.checkpointRoot, id, '1');
+  // The extraction is of the same archive, and the memory the same files: those that Tardis has made.
+  const bare = join(stack.dir, 'bare', id);
+  cpSync(join(image, 'checkpoint'), join(bare, 'checkpoint'), { recursive: true });
+  cpSync(join(image, 'rootfs-diff.tar'), join(bare, 'rootfs-diff.tar'));
+  const again = `${tardis} delete --force ${id}\n${freshRootfs(field, next)}`;
+  const ways = [
+    { name: 'tar --extract, runc restore', prepare: again, command: asPipes(bareRestore(raw, next, bare)) },
+    {
+      name: 'tardis-runc create, start',
+      prepare: again,
+      command: `${asPipes(`${tardis} create --bundle ${next.path} ${id}`)}\n${tardis} start ${id}`,
+    },
+  ];
+  const measured = await sideBySide(ways, { runs, batch: load.mebibytes > 1000 ? 2 : 5, env });
+  await field.runc.run(['delete', '--force', id], { program: stack.runtime });
+  for (const place of [bare, given, join(stack.checkpointRoot, id)])
+    rmSync(place, { recursive: true, force: true });
+  return atMostTimes({ title: load.title, unit: 'ms', ways: measured }, 1.15);
+}
+
+const bareRestore = (raw: string, { id, path, rootfs }: Bundle, bare: string): string =>
+  `{ tar --extract --xattrs --xattrs-include='*' --same-permissions --same-owner --file ${bare}/rootfs-diff.tar --directory ${rootfs} && ` +
+  `${raw} restore --detach --file-locks --image-path ${bare}/checkpoint --work-path ${bare} --bundle ${path} ${id}; }`;
+
+/** A restored job's streams are pipes, as they were; nobody waits for their end. */
+const asPipes = (command: string): string =>
+  `mkfifo $$.out; cat $$.out >/dev/null & : | ${command} >$$.out 2>&1; rm $$.out`;

@@ -1,0 +1,156 @@
+import { randomFillSync } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type DirectRunc, directRunc } from '../test/support/direct-runc.ts';
+import { run } from '../test/support/run.ts';
+import { type Stack, startStack } from '../test/support/stack.ts';
+import { waitFor } from '../test/support/wait.ts';
+
+/** A private place for containers without an engine: runc, and tardis-runc, on overlay bundles. */
+export type Field = {
+  stack: Stack;
+  runc: DirectRunc;
+  /** `runc --root ...`, for a command line. */
+  raw: string;
+  /** `tardis-runc --root ...` on the same containers. */
+  tardis: string;
+  env: Record<string, string>;
+};
+
+export async function openField(config: Record<string, unknown> = {}): Promise<Field> {
+  const stack = await startStack({ rootJobsOnly: true, config });
+  const runc = await directRunc(stack);
+  const raw = await realRunc();
+  return {
+    stack,
+    runc,
+    raw: `${raw} --root ${runc.root}`,
+    tardis: `${stack.runtime} --root ${runc.root}`,
+    env: stack.env,
+  };
+}
+
+async function realRunc(): Promise<string> {
+  const { stdout } = await run('sh', ['-c', 'command -v runc']);
+  return stdout.trim();
+}
+
+export type Job = {
+  args: string[];
+  /** Of a job that Tardis looks after; undefined for one that it leaves alone. */
+  key?: string;
+  env?: Record<string, string>;
+};
+
+/** A bundle whose root file system is an overlay, as an engine makes them. */
+export type Bundle = { id: string; path: string; rootfs: string; upper: string };
+
+export async function makeBundle(
+  { stack, runc }: Field,
+  id: string,
+  { args, key, env = {} }: Job,
+): Promise<Bundle> {
+  const settings = key === undefined ? {} : { TARDIS_ENABLE: '1', TARDIS_CHECKPOINT_KEY: key };
+  const path = await runc.bundle(id, { args, env: { ...settings, ...env } });
+  const rootfs = join(path, 'rootfs');
+  const lower = join(stack.dir, 'lower');
+  if (!existsSync(lower)) await run('cp', ['-a', rootfs, lower]);
+  await run('rm', ['-rf', rootfs]);
+  const bundle = { id, path, rootfs, upper: join(path, 'upper') };
+  for (const directory of [rootfs, bundle.upper, join(path, 'work')]) mkdirSync(directory);
+  await mountRootfs(stack, bundle);
+  return bundle;
+}
+
+async function mountRootfs({ dir }: Stack, { path, rootfs, upper }: Bundle): Promise<void> {
+  const layers = `lowerdir=${join(dir, 'lower')},upperdir=${upper},workdir=${join(path, 'work')}`;
+  await run('mount', ['-t', 'overlay', 'overlay', '-o', layers, rootfs]);
+}
+
+/** Shell lines that give a bundle a new root file system, as an engine does for a new container. */
+export const freshRootfs = ({ stack }: Field, { path, rootfs, upper }: Bundle): string =>
+  [
+    `umount ${rootfs}`,
+    `rm -rf ${upper} ${join(path, 'work')}`,
+    `mkdir ${upper} ${join(path, 'work')}`,
+    `mount -t overlay overlay -o lowerdir=${join(stack.dir, 'lower')},upperdir=${upper},workdir=${join(path, 'work')} ${rootfs}`,
+  ].join('\n');
+
+/** Holds so many MiB of incompressible memory in one process, and counts in another. */
+export const holding = (mebibytes: number): string[] => [
+  'sh',
+  '-c',
+  `dd if=/dev/urandom iflag=fullblock bs=${mebibytes}M count=1 2>/dev/null | sleep 100000 & i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.1; done`,
+];
+
+export const idle = ['sleep', '100000'];
+
+/** Runs shell lines; a container that they begin keeps nothing of this process's open. */
+export const quietly = ({ env }: Field, lines: string): Promise<unknown> =>
+  run('sh', ['-c', `{ ${lines}\n} >/dev/null 2>&1 </dev/null`], { env });
+
+/** Creates and starts a container with pipes, and waits until it holds its memory. */
+export async function begin(
+  { env, stack }: Field,
+  program: string,
+  { id, path }: Bundle,
+  mebibytes = 0,
+): Promise<void> {
+  const create = `(: | { ${program} create --bundle ${path} --pid-file ${path}/pid ${id}; echo $? >${path}/created; } 2>&1 | cat >>${path}/output) >/dev/null 2>&1 &`;
+  await run('sh', ['-c', create], { env });
+  const status = await waitFor(
+    `${id} to be created`,
+    () => existsSync(join(path, 'created')) && readFileSync(join(path, 'created'), 'utf8'),
+  );
+  if (status.trim() !== '0')
+    throw new Error(`cannot create ${id}: ${readFileSync(join(path, 'output'), 'utf8')}${stack.logs()}`);
+  await run('sh', ['-c', `exec ${program} start ${id}`], { env });
+  const init = readFileSync(join(path, 'pid'), 'utf8').trim();
+  if (mebibytes > 0)
+    await waitFor(`${id} to hold ${mebibytes} MiB`, () => residentBelow(init) >= mebibytes, {
+      timeoutMs: 120_000,
+    });
+}
+
+/** MiB resident in the children of a process. */
+function residentBelow(pid: string): number {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+    .trim()
+    .split(' ')
+    .filter(Boolean);
+  const kibibytes = children.map((child) =>
+    Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${child}/status`, 'utf8'))?.[1] ?? 0),
+  );
+  return kibibytes.reduce((sum, each) => sum + each, 0) / 1024;
+}
+
+/** Writes files of random bytes into a root file system, a hundred a directory. */
+export function writeFiles({ rootfs }: Bundle, count: number, bytes: number): void {
+  const block = Buffer.alloc(bytes);
+  for (let i = 0; i < count; i++) {
+    const directory = join(rootfs, 'data', String(Math.floor(i / 100)));
+    if (i % 100 === 0) mkdirSync(directory, { recursive: true });
+    writeFileSync(join(directory, `file-${i}`), randomFillSync(block));
+  }
+}
+
+/** What a container's last command spent in each of its states, in milliseconds. */
+export function lastHistory({ path }: Bundle): { from: string; to: string; ms: number }[] {
+  const { history } = JSON.parse(readFileSync(join(path, 'tardis.json'), 'utf8')) as {
+    history: { from: string; to: string; ms: number }[];
+  };
+  const began = history.findLastIndex(({ from }) => !from.includes('ing.'));
+  return history.slice(began);
+}
+
+/** Bytes of all files below a directory. */
+export const bytesBelow = (directory: string): number =>
+  readdirSync(directory, { withFileTypes: true, recursive: true })
+    .filter((entry) => entry.isFile())
+    .reduce((sum, entry) => sum + readFileSync(join(entry.parentPath, entry.name)).length, 0);
+
+/** How long the last checkpoint of a job that was left running kept it frozen, in milliseconds. */
+export const frozenMs = (bundle: Bundle): number =>
+  lastHistory(bundle)
+    .filter(({ from }) => /checkpointing\.(freezing|savingRootfs|dumping|dumpingMemory|thawing)/.test(from))
+    .reduce((sum, { ms }) => sum + ms, 0);
