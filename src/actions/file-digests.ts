@@ -6,8 +6,14 @@ import { join } from 'node:path';
 /** A file that is larger is digested in pieces of this many bytes, several at a time. */
 export const chunkBytes = 8 << 20;
 
-/** As many pieces at a time as libuv's pool has threads (libuv, "Thread pool work scheduling": four). */
-const lanes = 4;
+/** Each lane has two pieces in memory, its own and the one that WebCrypto has copied. */
+const mostLanes = 8;
+
+/**
+ * As many pieces at a time as libuv's pool has threads: four, or UV_THREADPOOL_SIZE of them (libuv, "Thread pool work
+ * scheduling"; cli/launch.ts sets it).
+ */
+const lanesNow = (): number => Math.min(mostLanes, Number(process.env.UV_THREADPOOL_SIZE) || 4);
 
 export interface FileDigest {
   readonly bytes: number;
@@ -79,7 +85,7 @@ export async function digestsOf(
     return { name, size, digests };
   });
   const queue = pieces.values();
-  await Promise.all(Array.from({ length: Math.min(lanes, pieces.length) }, () => digestPieces(queue)));
+  await Promise.all(Array.from({ length: Math.min(lanesNow(), pieces.length) }, () => digestPieces(queue)));
   return Object.fromEntries(files.map(({ name, size, digests }) => [name, whole(size, digests)]));
 }
 

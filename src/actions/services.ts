@@ -39,8 +39,10 @@ export function provideServices(host: Host, beforeEffect: () => void) {
     name: string,
     effect: (input: Input) => Output | Promise<Output>,
   ) => service(name, (input: Input) => namingFullDisk(input.container.imageRoot, () => effect(input)));
-  /** Had before the container is frozen, and given back as soon as its memory is dumped. */
+  /** Had before the container is frozen, and given back when its image is dumped and digested: both take cores and memory. */
   let dumpSlot: Slot | undefined;
+  /** Had before an image is read through, and given back when its memory is restored, or no image is left. */
+  let restoreSlot: Slot | undefined;
   const holding = (slot: Slot | undefined): Host => ({
     ...host,
     locks: [...(host.locks ?? []), ...(slot?.descriptors ?? [])],
@@ -73,12 +75,12 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           dumpMemory: writing('dumpMemory', async (step) => {
             await (await import('./dump-memory.ts')).dumpMemory(holding(dumpSlot), step);
             await (await import('./keep-unlinked.ts')).keepUnlinked(host, step);
-            dumpSlot?.release();
           }),
           thaw: service('thaw', ({ container }) => thawContainer(container)),
-          describeImage: writing('describeImage', async (step) =>
-            (await import('./describe-image.ts')).describeImage(host, step),
-          ),
+          describeImage: writing('describeImage', async (step) => {
+            await (await import('./describe-image.ts')).describeImage(host, step);
+            dumpSlot?.release();
+          }),
           handOver: service('handOver', async (step) => (await import('./hand-over.ts')).handOver(step)),
           commitImage: service('commitImage', async (step) =>
             (await import('./commit-image.ts')).commitImage(host, step),
@@ -95,9 +97,10 @@ export function provideServices(host: Host, beforeEffect: () => void) {
       }),
       restore: restoreMachine.provide({
         actors: {
-          validateImage: service('validateImage', async (input) =>
-            (await import('./judge-image.ts')).judgeImage(host, input),
-          ),
+          validateImage: service('validateImage', async (input) => {
+            restoreSlot ??= await takeSlot(host, 'restores');
+            return (await import('./judge-image.ts')).judgeImage(host, input);
+          }),
           saveRollback: service('saveRollback', ({ container }) => saveRollback(container)),
           applyRootfs: service('applyRootfs', async ({ container, image }) =>
             (await import('./rootfs-reset.ts')).resetRootfs(
@@ -106,10 +109,9 @@ export function provideServices(host: Host, beforeEffect: () => void) {
             ),
           ),
           restoreMemory: service('restoreMemory', async (input) => {
-            const slot = await takeSlot(host, 'restores');
             noteRestore(input, 'attempt');
             const { restoreMemory } = await import('./restore-memory.ts');
-            await restoreMemory(holding(slot), input).finally(slot.release);
+            await restoreMemory(holding(restoreSlot), input).finally(restoreSlot?.release);
           }),
           hold: service('hold', async (input) => {
             await (await import('./hold-restored.ts')).holdRestored(host, input);
@@ -127,7 +129,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
             if (next) {
               const [newer, older] = [image.generation, next.generation];
               host.log.warn({ failure }, `generation ${newer} is refused, ${older} is taken: ${reason}`);
-            }
+            } else restoreSlot?.release();
             (await import('./mark-image.ts')).markImage(host, container, image, reason);
           }),
         },

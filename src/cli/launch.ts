@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import type { Host } from '../actions/host.ts';
 import { defaultConfig, type HostConfig, loadHostConfig } from '../actions/host-config.ts';
 import { openLog } from '../actions/log.ts';
@@ -44,6 +45,14 @@ export function readSettings({ env }: Launch): Settings {
     const config = defaultConfig(env);
     return { config, warnings: [], broken: reasonOf(error) };
   }
+}
+
+/**
+ * Lets libuv's pool have a thread for each core, which then digest an image together. Counts only before anything has
+ * used the pool; runc is given the caller's environment, without it.
+ */
+export function useAllCores(): void {
+  process.env.UV_THREADPOOL_SIZE ??= String(Math.min(8, Math.max(4, availableParallelism())));
 }
 
 /** Opens the host's log, and with it everything that the actions need. */

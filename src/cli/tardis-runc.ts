@@ -10,7 +10,7 @@ import { Problem, reasonOf } from '../actions/problem.ts';
 import { environmentToAdopt } from '../actions/restore-given.ts';
 import { readState, stateFileOf } from '../actions/state-file.ts';
 import type { Answer, ContainerIdentity } from '../machines/vocabulary.ts';
-import { becomeRunc, openHost, readLaunch, readSettings } from './launch.ts';
+import { becomeRunc, openHost, readLaunch, readSettings, useAllCores } from './launch.ts';
 import { carryOut } from './lifecycle.ts';
 import { type Plan, planFor } from './plan.ts';
 import { parseRuncCommand } from './runc-command.ts';
@@ -28,6 +28,7 @@ export async function main(argv: readonly string[]): Promise<void> {
   const settings = readSettings(launch);
   const found = attempt(() => identify(settings.config, plan));
   if (found.ok && !found.value) becomeRunc(launch, argv);
+  useAllCores();
   const host = openHost(launch, settings, { id: plan.id, command: command.name, pid: process.pid });
   const passOn = (reason: string): never => {
     host.log.warn(`${reason}; the real runc does it alone`);

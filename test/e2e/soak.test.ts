@@ -66,12 +66,12 @@ describe.skipIf(requireRealStack().skip)('a container that waits for the only sl
     const words = ['--root', runcRoot, 'checkpoint', '--leave-running', ...paths, id];
     return run(stack.runtime, words, { env: stack.env, mayFail: true });
   };
-  const reaches = ({ id, bundle }: Container, state: string) =>
-    waitFor(`${id} to come to ${state}`, () =>
-      (JSON.parse(readFileSync(join(bundle, 'tardis.json'), 'utf8')).history as { to: string }[]).some(
-        ({ to }) => to === `alive.checkpointing/${state}`,
-      ),
+  const hasReached = ({ bundle }: Container, state: string): boolean =>
+    (JSON.parse(readFileSync(join(bundle, 'tardis.json'), 'utf8')).history as { to: string }[]).some(
+      ({ to }) => to === `alive.checkpointing/${state}`,
     );
+  const reaches = (container: Container, state: string) =>
+    waitFor(`${container.id} to come to ${state}`, () => hasReached(container, state));
   const wrapperOf = ({ id }: Container): number =>
     readFileSync(stack.logFile, 'utf8')
       .trim()
@@ -79,7 +79,7 @@ describe.skipIf(requireRealStack().skip)('a container that waits for the only sl
       .map((line) => JSON.parse(line) as { id: string; command: string; pid: number })
       .findLast((line) => line.id === id && line.command === 'checkpoint')?.pid as number;
 
-  test('should run on meanwhile, and have the slot when the one before it is killed', async () => {
+  test('should run on meanwhile, and have the slot when what a killed one had begun has ended', async () => {
     const [first, second] = [await start('slot-first'), await start('slot-second')];
     criu.hang('checkpoint');
     onTestFinished(() => criu.behave());
@@ -92,8 +92,9 @@ describe.skipIf(requireRealStack().skip)('a container that waits for the only sl
 
     process.kill(wrapperOf(first), 'SIGKILL');
     expect((await killed).exitCode).not.toBe(0);
-    // The dead one's criu hangs still: it is the slot that was given up.
-    await reaches(second, 'dumping');
+    // The dead one's criu is at work still, and the host has a slot for one.
+    await second.waitForLine(new RegExp(`^tick ${ticksOf(second).length + 5}$`));
+    expect(hasReached(second, 'freezing')).toBe(false);
     criu.behave();
     expect(await waiting).toMatchObject({ exitCode: 0, stderr: '' });
     expect(await checkpoint(first)).toMatchObject({ exitCode: 0, stderr: '' });
