@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, rmSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { installCopy, type LauncherBench, launcherBench } from '../support/launcher-bench.ts';
@@ -182,6 +182,42 @@ describe('a call that is none of Tardis', () => {
       }),
       { numRuns: 40 },
     );
+  });
+});
+
+/** The programs that a call runs, and how many processes it begins, as strace(1) sees them. */
+function programsOf(line: string[]): { programs: string[]; begun: number } {
+  const seen = join(bench.dir, 'seen');
+  const words = [
+    '--follow-forks',
+    '--trace=execve,clone,clone3,fork,vfork',
+    '--output',
+    seen,
+    bench.launcher,
+    ...line,
+  ];
+  const { status } = spawnSync('strace', words, {
+    cwd: bench.dir,
+    env: { ...bench.env, TARDIS_REAL_RUNC: '/bin/true' },
+  });
+  expect(status).toBe(0);
+  const calls = readFileSync(seen, 'utf8');
+  const programs = [...calls.matchAll(/execve\("([^"]+)"(?!.* = -1 )/g)].map(([, path = '']) =>
+    basename(path),
+  );
+  return { programs, begun: calls.match(/\b(clone3?|v?fork)\(/g)?.length ?? 0 };
+}
+
+describe('a container that is none of Tardis', () => {
+  it.each(['state', 'exec', 'start', 'kill', 'delete'])('should cost %s no process', (command) => {
+    const found = programsOf(['--root', bench.root, command, 'web']);
+    expect(found).toEqual({ programs: ['tardis-runc', 'true'], begun: 0 });
+  });
+
+  it('should cost create one grep', () => {
+    const plain = bench.bundle('plain', ['PATH=/bin']);
+    const found = programsOf(['--root', bench.root, 'create', '--bundle', plain, 'web']);
+    expect(found).toEqual({ programs: ['tardis-runc', 'grep', 'true'], begun: 1 });
   });
 });
 
