@@ -1,10 +1,11 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { projectRoot } from '../test/support/paths.ts';
-import { type Machine, thisMachine } from './machine.ts';
-import type { Suite, SuiteResult } from './suite.ts';
+import { thisMachine } from './machine.ts';
+import type { Result, Suite } from './suite.ts';
 import { checkpoint } from './suites/checkpoint.ts';
 import { create } from './suites/create.ts';
+import { engines } from './suites/engines.ts';
 import { passThrough } from './suites/pass-through.ts';
 import { restore } from './suites/restore.ts';
 import { tableOf } from './table.ts';
@@ -15,9 +16,7 @@ import { tableOf } from './table.ts';
  *
  * BENCH_RUNS changes how often each way is measured (20).
  */
-const suites: Record<string, Suite> = { 'pass-through': passThrough, create, checkpoint, restore };
-
-export type Result = SuiteResult & { suite: string; runs: number; machine: Machine };
+const suites: Record<string, Suite> = { 'pass-through': passThrough, create, checkpoint, restore, engines };
 
 const wanted = process.argv.slice(2);
 const unknown = wanted.filter((name) => !Object.hasOwn(suites, name));

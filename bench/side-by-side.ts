@@ -52,6 +52,7 @@ export async function sideBySide(
     await run('hyperfine', [...words, command], {
       env: { PATH: process.env.PATH ?? '', ...env },
       timeoutMs: 3_600_000,
+      cwd: directory,
     });
     const said = JSON.parse(readFileSync(results, 'utf8')) as { results: [{ times: number[] }] };
     return said.results[0].times.map((seconds) => seconds * 1000);

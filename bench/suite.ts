@@ -1,3 +1,4 @@
+import type { Machine } from './machine.ts';
 import type { Measured } from './side-by-side.ts';
 
 /** One comparison: the first way is the baseline, and a target says how much more another may take. */
@@ -62,3 +63,6 @@ export const atMostMore = (row: Omit<Row, 'target' | 'met'>, more: number): Row 
   target: `≤ ${more} ${row.unit} more`,
   met: excessOf(row) <= more,
 });
+
+/** What `docs/performance/<suite>.json` holds. */
+export type Result = SuiteResult & { suite: string; runs: number; machine: Machine };

@@ -1,5 +1,5 @@
 import { randomFillSync } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DirectRunc, directRunc } from '../test/support/direct-runc.ts';
 import { run } from '../test/support/run.ts';
@@ -113,7 +113,7 @@ export async function begin(
 }
 
 /** MiB resident in the children of a process. */
-function residentBelow(pid: string): number {
+export function residentBelow(pid: string): number {
   const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
     .trim()
     .split(' ')
@@ -134,23 +134,18 @@ export function writeFiles({ rootfs }: Bundle, count: number, bytes: number): vo
   }
 }
 
-/** What a container's last command spent in each of its states, in milliseconds. */
-export function lastHistory({ path }: Bundle): { from: string; to: string; ms: number }[] {
+/** What a container spent in some of its states when it was last in each, in milliseconds: `checkpointing/dumping`. */
+export function timeIn({ path }: Bundle, ...states: string[]): number {
   const { history } = JSON.parse(readFileSync(join(path, 'tardis.json'), 'utf8')) as {
-    history: { from: string; to: string; ms: number }[];
+    history: { from: string; ms: number }[];
   };
-  const began = history.findLastIndex(({ from }) => !from.includes('ing.'));
-  return history.slice(began);
+  const last = (state: string) => history.findLast(({ from }) => from.endsWith(state))?.ms ?? 0;
+  return states.reduce((sum, state) => sum + last(state), 0);
 }
 
-/** Bytes of all files below a directory. */
-export const bytesBelow = (directory: string): number =>
-  readdirSync(directory, { withFileTypes: true, recursive: true })
-    .filter((entry) => entry.isFile())
-    .reduce((sum, entry) => sum + readFileSync(join(entry.parentPath, entry.name)).length, 0);
+/** A command whose container's streams are pipes, as those of the dumped one were; nobody waits for their end. */
+export const asPipes = (command: string): string =>
+  `rm -f $$.out; mkfifo $$.out; cat $$.out >/dev/null & : | ${command} >$$.out 2>&1; rm $$.out`;
 
-/** How long the last checkpoint of a job that was left running kept it frozen, in milliseconds. */
-export const frozenMs = (bundle: Bundle): number =>
-  lastHistory(bundle)
-    .filter(({ from }) => /checkpointing\.(freezing|savingRootfs|dumping|dumpingMemory|thawing)/.test(from))
-    .reduce((sum, { ms }) => sum + ms, 0);
+export const createAsPipes = (program: string, { id, path }: Bundle): string =>
+  asPipes(`${program} create --bundle ${path} ${id}`);

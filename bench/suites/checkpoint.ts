@@ -2,7 +2,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { sideBySide } from '../side-by-side.ts';
 import { atMostTimes, type Row, type Suite } from '../suite.ts';
-import { begin, type Field, frozenMs, holding, makeBundle, openField, writeFiles } from '../workloads.ts';
+import { begin, type Field, holding, makeBundle, openField, timeIn, writeFiles } from '../workloads.ts';
 
 /** What a job holds, and what it has written. */
 export type Load = { title: string; mebibytes: number; files: number };
@@ -58,7 +58,14 @@ export async function checkpointRow(field: Field, id: string, load: Load, runs: 
     title: load.title,
     unit: 'ms' as const,
     ways: measured,
-    beside: { 'frozen, ms': frozenMs(bundle) },
+    beside: {
+      'frozen, ms': timeIn(
+        bundle,
+        ...['freezing', 'savingRootfs', 'dumping', 'thawing'].map((step) => `checkpointing/${step}`),
+      ),
+      'digests, ms': timeIn(bundle, 'checkpointing/describing'),
+      'onto the disk, ms': timeIn(bundle, 'checkpointing/committing'),
+    },
   };
   await field.runc.run(['delete', '--force', id], { program: stack.runtime });
   for (const place of [bare, given, images]) rmSync(place, { recursive: true, force: true });

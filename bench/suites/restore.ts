@@ -3,14 +3,17 @@ import { join } from 'node:path';
 import { sideBySide } from '../side-by-side.ts';
 import { atMostTimes, type Row, type Suite } from '../suite.ts';
 import {
+  asPipes,
   type Bundle,
   begin,
+  createAsPipes,
   type Field,
   freshRootfs,
   holding,
   makeBundle,
   openField,
   quietly,
+  timeIn,
   writeFiles,
 } from '../workloads.ts';
 import { type Load, loads } from './checkpoint.ts';
@@ -54,20 +57,21 @@ export async function restoreRow(field: Field, id: string, load: Load, runs: num
     {
       name: 'tardis-runc create, start',
       prepare: again,
-      command: `${asPipes(`${tardis} create --bundle ${next.path} ${id}`)}\n${tardis} start ${id}`,
+      command: `${createAsPipes(tardis, next)}\n${tardis} start ${id}`,
     },
   ];
   const measured = await sideBySide(ways, { runs, batch: load.mebibytes > 1000 ? 2 : 5, env });
+  const beside = {
+    'validation, ms': timeIn(next, 'restoring/validating'),
+    'files, ms': timeIn(next, 'restoring/savingRollback', 'restoring/applyingRootfs'),
+    'memory, ms': timeIn(next, 'restoring/restoringMemory'),
+  };
   await field.runc.run(['delete', '--force', id], { program: stack.runtime });
   for (const place of [bare, given, join(stack.checkpointRoot, id)])
     rmSync(place, { recursive: true, force: true });
-  return atMostTimes({ title: load.title, unit: 'ms', ways: measured }, 1.15);
+  return atMostTimes({ title: load.title, unit: 'ms', ways: measured, beside }, 1.15);
 }
 
 const bareRestore = (raw: string, { id, path, rootfs }: Bundle, bare: string): string =>
   `{ tar --extract --xattrs --xattrs-include='*' --same-permissions --same-owner --file ${bare}/rootfs-diff.tar --directory ${rootfs} && ` +
   `${raw} restore --detach --file-locks --image-path ${bare}/checkpoint --work-path ${bare} --bundle ${path} ${id}; }`;
-
-/** A restored job's streams are pipes, as they were; nobody waits for their end. */
-const asPipes = (command: string): string =>
-  `mkfifo $$.out; cat $$.out >/dev/null & : | ${command} >$$.out 2>&1; rm $$.out`;
