@@ -13,6 +13,7 @@ step() {
 step biome check --error-on-warnings .
 step tsc --noEmit
 step node scripts/diagrams.mjs --check
+step node --disable-warning=ExperimentalWarning bench/document.ts --check
 # One after the other: the end-to-end tests need both cores to themselves.
 step vitest run --project unit
 step vitest run --project e2e
