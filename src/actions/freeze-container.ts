@@ -1,6 +1,9 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
-import { awaitFrozen, beginFreeze, freezerOf, thaw } from './freezer.ts';
+import { awaitFrozen, beginFreeze, freezerOf, patienceMs, thaw } from './freezer.ts';
+import { Problem } from './problem.ts';
 import { isInitAlive, readRuncRecord } from './runc-state.ts';
+import { tasksInVfork } from './vfork.ts';
 
 /**
  * Freezes every task of a container; harmless where it is frozen already.
@@ -11,6 +14,32 @@ export async function freezeContainer(container: ContainerIdentity): Promise<voi
   const freezer = freezerOf(readRuncRecord(container));
   beginFreeze(freezer);
   await awaitFrozen(freezer);
+}
+
+/**
+ * Freezes every task of a container in a moment in which none is between vfork(2) and the start of its child's program:
+ * CRIU cannot dump one there. A container in such a moment, a paused one too, runs until it is over.
+ *
+ * @throws Problem `freezer` where a task cannot be frozen, is there for ten seconds, or runc does not know the container.
+ */
+export async function freezeForDump(container: ContainerIdentity): Promise<void> {
+  const freezer = freezerOf(readRuncRecord(container));
+  const deadline = Date.now() + patienceMs;
+  for (;;) {
+    await freezeContainer(container);
+    let [starting] = tasksInVfork(freezer.directory);
+    if (starting === undefined) return;
+    thaw(freezer);
+    for (; starting !== undefined; [starting] = tasksInVfork(freezer.directory)) {
+      if (Date.now() > deadline) {
+        throw new Problem(
+          'freezer',
+          `task ${starting} of the container waits in vfork(2) for a program that it starts: expected an end of it within ${patienceMs / 1000} s, CRIU cannot dump it there; try again when it has started`,
+        );
+      }
+      await delay(1);
+    }
+  }
 }
 
 /** Lets a container go on; harmless where it runs, and where it is gone. */

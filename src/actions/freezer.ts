@@ -7,7 +7,7 @@ import type { RuncRecord } from './runc-state.ts';
 type Freezer = NonNullable<RuncRecord['freezer']>;
 
 /** A task in uninterruptible sleep (a slow NFS server) keeps a cgroup from freezing; runc's CRIU waits as long. */
-const patienceMs = 10_000;
+export const patienceMs = 10_000;
 
 /**
  * The freezer of a container that runc knows.

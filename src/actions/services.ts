@@ -10,7 +10,7 @@ import { type Slot, takeSlot } from './dump-slots.ts';
 import { noteHeld } from './ending.ts';
 import { armFaults, withFaults } from './fault.ts';
 import { takeUp } from './find-images.ts';
-import { freezeContainer, thawContainer } from './freeze-container.ts';
+import { freezeForDump, thawContainer } from './freeze-container.ts';
 import { namingFullDisk } from './full-disk.ts';
 import type { Host } from './host.ts';
 import { closeLife, noteRestore } from './lives.ts';
@@ -68,7 +68,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
             dumpSlot = await takeSlot(host, 'dumps');
             return (await import('./prepare-image.ts')).prepareImage(host, step);
           }),
-          freeze: service('freeze', ({ container }) => freezeContainer(container)),
+          freeze: service('freeze', ({ container }) => freezeForDump(container)),
           saveRootfs: writing('saveRootfs', async (step) =>
             (await import('./save-rootfs.ts')).saveContainerRootfs(host, step),
           ),

@@ -23,6 +23,7 @@ const jobs: { title: string; file: string; user?: string; engine: Engine['name']
   { title: 'a holder of flock and lockf', file: 'locks_job.py', engine: 'ctr' },
   { title: 'files on tmpfs, deleted, and unlinked', file: 'files_job.py', engine: 'ctr' },
   { title: 'files on tmpfs, deleted, and unlinked', file: 'files_job.py', engine: 'docker' },
+  { title: 'a program that is being started', file: 'spawn_job.py', engine: 'ctr' },
   { title: 'processes, threads, and a stopped child', file: 'processes_job.py', engine: 'ctr' },
 ];
 
