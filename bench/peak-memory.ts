@@ -1,9 +1,9 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { run } from '../test/support/run.ts';
 import type { Measured } from './side-by-side.ts';
 import { spreadOf } from './statistics.ts';
+import { quietly } from './workloads.ts';
 
 /**
  * The largest resident set of a command and of all that it waits for, in MiB (GNU time, `%M`).
@@ -17,12 +17,10 @@ export async function peakMemory(
 ): Promise<Measured> {
   const directory = mkdtempSync(join(tmpdir(), 'tardis-bench-'));
   const peak = join(directory, 'peak');
-  // A container that is begun here must not keep what this process waits for open.
-  const quietly = (line: string) => run('sh', ['-c', `{ ${line}\n} >/dev/null 2>&1 </dev/null`], { env });
   const peaks: number[] = [];
   for (let i = 0; i < runs; i++) {
-    await quietly(prepare);
-    await quietly(`env time --format=%M --output=${peak} ${command}`);
+    await quietly({ env }, prepare);
+    await quietly({ env }, `env time --format=%M --output=${peak} ${command}`);
     peaks.push(Number(readFileSync(peak, 'utf8')) / 1024);
   }
   rmSync(directory, { recursive: true });

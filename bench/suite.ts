@@ -14,16 +14,7 @@ export type Row = {
   beside?: Record<string, number>;
 };
 
-/** How something grows: by megabytes, files, or containers. */
-export type Curve = {
-  title: string;
-  x: string;
-  y: string;
-  /** Points by the name of the line. */
-  lines: { name: string; points: [x: number, y: number][]; isLimit?: boolean }[];
-};
-
-export type SuiteResult = { rows: Row[]; curves: Curve[] };
+export type SuiteResult = { rows: Row[] };
 
 export type SuiteOptions = {
   /** Measured runs of each way. */

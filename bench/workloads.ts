@@ -5,6 +5,7 @@ import { type DirectRunc, directRunc } from '../test/support/direct-runc.ts';
 import { run } from '../test/support/run.ts';
 import { type Stack, startStack } from '../test/support/stack.ts';
 import { waitFor } from '../test/support/wait.ts';
+import type { Way } from './side-by-side.ts';
 
 /** A private place for containers without an engine: runc, and tardis-runc, on overlay bundles. */
 export type Field = {
@@ -58,22 +59,20 @@ export async function makeBundle(
   await run('rm', ['-rf', rootfs]);
   const bundle = { id, path, rootfs, upper: join(path, 'upper') };
   for (const directory of [rootfs, bundle.upper, join(path, 'work')]) mkdirSync(directory);
-  await mountRootfs(stack, bundle);
+  await run('sh', ['-c', mountRootfs(stack, bundle)]);
   return bundle;
 }
 
-async function mountRootfs({ dir }: Stack, { path, rootfs, upper }: Bundle): Promise<void> {
-  const layers = `lowerdir=${join(dir, 'lower')},upperdir=${upper},workdir=${join(path, 'work')}`;
-  await run('mount', ['-t', 'overlay', 'overlay', '-o', layers, rootfs]);
-}
+const mountRootfs = ({ dir }: Stack, { path, rootfs, upper }: Bundle): string =>
+  `mount -t overlay overlay -o lowerdir=${join(dir, 'lower')},upperdir=${upper},workdir=${join(path, 'work')} ${rootfs}`;
 
 /** Shell lines that give a bundle a new root file system, as an engine does for a new container. */
-export const freshRootfs = ({ stack }: Field, { path, rootfs, upper }: Bundle): string =>
+const freshRootfs = ({ stack }: Field, bundle: Bundle): string =>
   [
-    `umount ${rootfs}`,
-    `rm -rf ${upper} ${join(path, 'work')}`,
-    `mkdir ${upper} ${join(path, 'work')}`,
-    `mount -t overlay overlay -o lowerdir=${join(stack.dir, 'lower')},upperdir=${upper},workdir=${join(path, 'work')} ${rootfs}`,
+    `umount ${bundle.rootfs}`,
+    `rm -rf ${bundle.upper} ${join(bundle.path, 'work')}`,
+    `mkdir ${bundle.upper} ${join(bundle.path, 'work')}`,
+    mountRootfs(stack, bundle),
   ].join('\n');
 
 /** Holds so many MiB of incompressible memory in one process, and counts in another. */
@@ -86,7 +85,7 @@ export const holding = (mebibytes: number): string[] => [
 export const idle = ['sleep', '100000'];
 
 /** Runs shell lines; a container that they begin keeps nothing of this process's open. */
-export const quietly = ({ env }: Field, lines: string): Promise<unknown> =>
+export const quietly = ({ env }: Pick<Field, 'env'>, lines: string): Promise<unknown> =>
   run('sh', ['-c', `{ ${lines}\n} >/dev/null 2>&1 </dev/null`], { env });
 
 /** Creates and starts a container with pipes, and waits until it holds its memory. */
@@ -147,5 +146,34 @@ export function timeIn({ path }: Bundle, ...states: string[]): number {
 export const asPipes = (command: string): string =>
   `rm -f $$.out; mkfifo $$.out; cat $$.out >/dev/null & : | ${command} >$$.out 2>&1; rm $$.out`;
 
-export const createAsPipes = (program: string, { id, path }: Bundle): string =>
+const createAsPipes = (program: string, { id, path }: Bundle): string =>
   asPipes(`${program} create --bundle ${path} ${id}`);
+
+export const imagesOf = ({ stack }: Field, key: string): string => join(stack.checkpointRoot, key);
+
+/** Where a checkpoint of Tardis puts the caller's own copy. */
+export const givenTo = ({ stack }: Field, id: string): string => join(stack.dir, 'given', id);
+
+export const checkpointTo = (place: string, id: string): string =>
+  `checkpoint --leave-running --image-path ${place}/image --work-path ${place} ${id}`;
+
+/** A checkpoint of a container whose key is its id. */
+export function checkpointWay(field: Field, id: string): Way {
+  const given = givenTo(field, id);
+  return {
+    name: 'tardis-runc checkpoint',
+    // What is older goes as garbage with a commit: here before it, as the other way's does.
+    prepare: `rm -rf ${given} ${imagesOf(field, id)}/[0-9]*\nmkdir -p ${given}`,
+    command: `${field.tardis} ${checkpointTo(given, id)}`,
+  };
+}
+
+/** Shell lines that make room for a new container with the same id. */
+export const again = (field: Field, bundle: Bundle): string =>
+  `${field.tardis} delete --force ${bundle.id}\n${freshRootfs(field, bundle)}`;
+
+export const restoreWay = (field: Field, bundle: Bundle): Way => ({
+  name: 'tardis-runc create, start',
+  prepare: again(field, bundle),
+  command: `${createAsPipes(field.tardis, bundle)}\n${field.tardis} start ${bundle.id}`,
+});

@@ -14,8 +14,6 @@ await build({
   platform: 'node',
   target: 'node24',
   format: 'cjs',
-  minifyWhitespace: true,
-  minifySyntax: true,
   legalComments: 'none',
   // unzipper asks for it only where it opens an archive in S3.
   external: ['@aws-sdk/client-s3'],

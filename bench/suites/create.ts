@@ -34,7 +34,7 @@ export const create: Suite = async ({ runs, said }) => {
         peaks.push(await peakMemory(name, command, { prepare, env }));
       memory.push(atMostMore({ title: `\`${command}\`, memory`, unit: 'MiB', ways: peaks }, 70));
     }
-    return { rows: [...rows, ...memory], curves: [] };
+    return { rows: [...rows, ...memory] };
   } finally {
     await field.stack.stop();
   }

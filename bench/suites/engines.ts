@@ -5,15 +5,16 @@ import { waitFor } from '../../test/support/wait.ts';
 import { sideBySide } from '../side-by-side.ts';
 import { atMostTimes, type Row, type Suite } from '../suite.ts';
 import {
+  again,
   begin,
-  createAsPipes,
+  checkpointWay,
   type Field,
-  freshRootfs,
   holding,
   makeBundle,
   openField,
   quietly,
   residentBelow,
+  restoreWay,
   writeFiles,
 } from '../workloads.ts';
 
@@ -33,9 +34,7 @@ export const engines: Suite = async ({ runs, said }) => {
     await podman.run(bundle.upper);
 
     said('checkpoint');
-    const given = join(stack.dir, 'given');
     const archive = join(stack.dir, 'podman', 'job.tar');
-    const images = join(stack.checkpointRoot, 'job');
     const checkpoints = await sideBySide(
       [
         {
@@ -43,11 +42,7 @@ export const engines: Suite = async ({ runs, said }) => {
           prepare: `rm -f ${archive}`,
           command: `${podman.command} container checkpoint --leave-running --export ${archive} job`,
         },
-        {
-          name: 'tardis-runc checkpoint',
-          prepare: `rm -rf ${given} ${images}/[0-9]*\nmkdir -p ${given}`,
-          command: `${tardis} checkpoint --leave-running --image-path ${given}/image --work-path ${given} job`,
-        },
+        checkpointWay(field, 'job'),
       ],
       { runs, batch: 3, env },
     );
@@ -56,10 +51,7 @@ export const engines: Suite = async ({ runs, said }) => {
     ];
 
     said('restore');
-    await quietly(
-      field,
-      `${podman.command} rm --force --time 0 job\n${tardis} delete --force job\n${freshRootfs(field, bundle)}`,
-    );
+    await quietly(field, `${podman.command} rm --force --time 0 job\n${again(field, bundle)}`);
     const restores = await sideBySide(
       [
         {
@@ -67,16 +59,12 @@ export const engines: Suite = async ({ runs, said }) => {
           prepare: `${podman.command} rm --force --ignore --time 0 again`,
           command: `${podman.command} container restore --import ${archive} --name again`,
         },
-        {
-          name: 'tardis-runc create, start',
-          prepare: `${tardis} delete --force job\n${freshRootfs(field, bundle)}`,
-          command: `${createAsPipes(tardis, bundle)}\n${tardis} start job`,
-        },
+        restoreWay(field, bundle),
       ],
       { runs, batch: 3, env },
     );
     rows.push(atMostTimes({ title: `restore: ${load.title}`, unit: 'ms', ways: restores }, 0.25));
-    return { rows, curves: [] };
+    return { rows };
   } finally {
     await podman.remove();
     await field.stack.stop();

@@ -64,7 +64,7 @@ export const passThrough: Suite = async ({ runs, said }) => {
     rows.push(
       atMostMore({ title: 'memory of the launcher itself', unit: 'MiB', ways: [nothing, launcher] }, 2),
     );
-    return { rows, curves: [] };
+    return { rows };
   } finally {
     await field.stack.stop();
   }

@@ -1,4 +1,4 @@
-import fs, { readFileSync } from 'node:fs';
+import fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Host } from './host.ts';
 import { reasonOf } from './problem.ts';
@@ -16,7 +16,7 @@ interface Hierarchy {
  * @param mountinfo the text of /proc/self/mountinfo.
  */
 export function cgroup2Hierarchy(
-  mountinfo = readFileSync('/proc/self/mountinfo', 'latin1'),
+  mountinfo = fs.readFileSync('/proc/self/mountinfo', 'latin1'),
 ): Hierarchy | undefined {
   const mount = parseMountinfo(mountinfo).find(({ type }) => type === 'cgroup2');
   if (!mount) return undefined;
@@ -64,7 +64,7 @@ export async function restoreCgroup2Options(host: Host): Promise<void> {
 }
 
 const fileOf = (host: Host): string => join(host.config.runDir, 'cgroup2-options.json');
-const bootId = (): string => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+const bootId = (): string => fs.readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 
 /** The options found now and those found before, for all wrappers to come. Nothing is written where there are none. */
 function rememberOptions(host: Host): true {

@@ -2,16 +2,14 @@ import { createHash, webcrypto } from 'node:crypto';
 import fs from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
+import { mostLanes } from './digest-lanes.ts';
 
 /** A file that is larger is digested in pieces of this many bytes, several at a time. */
 export const chunkBytes = 8 << 20;
 
-/** Each lane has two pieces in memory, its own and the one that WebCrypto has copied. */
-const mostLanes = 8;
-
 /**
  * As many pieces at a time as libuv's pool has threads: four, or UV_THREADPOOL_SIZE of them (libuv, "Thread pool work
- * scheduling"; cli/launch.ts sets it).
+ * scheduling"; cli/launch.ts sets it). Each lane has two in memory, its own and the one that WebCrypto has copied.
  */
 const lanesNow = (): number => Math.min(mostLanes, Number(process.env.UV_THREADPOOL_SIZE) || 4);
 

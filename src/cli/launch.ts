@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { mostLanes } from '../actions/digest-lanes.ts';
 import type { Host } from '../actions/host.ts';
 import { defaultConfig, type HostConfig, loadHostConfig } from '../actions/host-config.ts';
 import { openLog } from '../actions/log.ts';
@@ -52,7 +53,7 @@ export function readSettings({ env }: Launch): Settings {
  * used the pool; runc is given the caller's environment, without it.
  */
 export function useAllCores(): void {
-  process.env.UV_THREADPOOL_SIZE ??= String(Math.min(8, Math.max(4, availableParallelism())));
+  process.env.UV_THREADPOOL_SIZE ??= String(Math.min(mostLanes, Math.max(4, availableParallelism())));
 }
 
 /** Opens the host's log, and with it everything that the actions need. */

@@ -5,7 +5,7 @@ import { noteEntry, readLedger } from '../../src/actions/ledger.ts';
 import { readManifest } from '../../src/actions/manifest.ts';
 import { validateImage } from '../../src/actions/validate-image.ts';
 import type { Call, DirectRunc } from './direct-runc.ts';
-import { counting } from './jobs.ts';
+import { counting, ticksOf } from './jobs.ts';
 import type { Ran } from './run.ts';
 import type { Stack } from './stack.ts';
 import { mountsUnder } from './sweep.ts';
@@ -102,10 +102,7 @@ export class CrashJob {
   }
 
   get ticks(): number[] {
-    return (this.call?.lines() ?? [])
-      .map((line) => /^tick (\d+)$/.exec(line)?.[1])
-      .filter((number) => number !== undefined)
-      .map(Number);
+    return this.call ? ticksOf(this.call) : [];
   }
 
   /** Waits until it has printed so many numbers more; fails where one is lost or comes twice. */

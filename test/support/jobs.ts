@@ -4,7 +4,7 @@ import type { Container } from './engine.ts';
 export const counting = ['sh', '-c', 'i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.1; done'];
 
 /** The numbers a counting job has printed. */
-export function ticksOf(container: Container): number[] {
+export function ticksOf(container: Pick<Container, 'lines'>): number[] {
   return container.lines().flatMap((line) => {
     const tick = /^tick (\d+)$/.exec(line)?.[1];
     return tick === undefined ? [] : [Number(tick)];

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { readState, stateFileOf } from '../../src/actions/state-file.ts';
 import { type DirectRunc, directRunc } from './direct-runc.ts';
 import { imageNames } from './image-names.ts';
-import { counting, enabled } from './jobs.ts';
+import { counting, enabled, ticksOf } from './jobs.ts';
 import { completeLines, waitForLine } from './lines.ts';
 import { type Stack, startStack } from './stack.ts';
 
@@ -72,10 +72,7 @@ class Racer {
   }
 
   ticks(): number[] {
-    return completeLines(this.output()).flatMap((line) => {
-      const tick = /^tick (\d+)$/.exec(line)?.[1];
-      return tick === undefined ? [] : [Number(tick)];
-    });
+    return ticksOf({ lines: () => completeLines(this.output()) });
   }
 }
 
