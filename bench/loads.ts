@@ -1,22 +1,38 @@
 import type { Row, Suite } from './suite.ts';
 import { type Field, openField } from './workloads.ts';
 
-/** What a job holds, and what it has written. */
-export type Load = { title: string; mebibytes: number; files: number };
+/** What a job holds, and how many files of how many bytes it has written. */
+export type Load = { title: string; mebibytes: number; files: number; bytes: number };
 
-const loads: Load[] = [
-  { title: '64 MiB', mebibytes: 64, files: 0 },
-  { title: '512 MiB', mebibytes: 512, files: 0 },
-  { title: '2 GiB', mebibytes: 2048, files: 0 },
-  { title: '20,000 files of 4 KiB', mebibytes: 1, files: 20_000 },
+/** Measures one load with a job of its own. */
+export type Measure = (field: Field, id: string, load: Load, runs: number) => Promise<Row>;
+
+const memory = (title: string, mebibytes: number): Load => ({ title, mebibytes, files: 0, bytes: 0 });
+const files = (title: string, count: number, bytes: number): Load => ({
+  title,
+  mebibytes: 1,
+  files: count,
+  bytes,
+});
+
+export const bothKinds: Load[] = [
+  memory('64 MiB', 64),
+  memory('512 MiB', 512),
+  memory('2 GiB', 2048),
+  files('20,000 files of 4 KiB', 20_000, 4096),
 ];
 
-/** A suite that measures the same of every load, each with a job of its own. */
+export const fileLoads: Load[] = [
+  files('no file', 0, 0),
+  files('100 files of 4 KiB', 100, 4096),
+  files('2,000 files of 50 KiB', 2000, 50 << 10),
+  files('20,000 files of 4 KiB', 20_000, 4096),
+  files('one file of 512 MiB', 1, 512 << 20),
+];
+
+/** A suite that measures the same of every load. */
 export const forEachLoad =
-  (
-    measure: (field: Field, id: string, load: Load, runs: number) => Promise<Row>,
-    config: Record<string, unknown> = {},
-  ): Suite =>
+  (loads: readonly Load[], measure: Measure, config: Record<string, unknown> = {}): Suite =>
   async ({ runs, said }) => {
     const field = await openField(config);
     const rows: Row[] = [];

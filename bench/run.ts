@@ -8,6 +8,7 @@ import { create } from './suites/create.ts';
 import { engines } from './suites/engines.ts';
 import { passThrough } from './suites/pass-through.ts';
 import { restore } from './suites/restore.ts';
+import { rootfs } from './suites/rootfs.ts';
 import { tableOf } from './table.ts';
 
 /*
@@ -16,7 +17,14 @@ import { tableOf } from './table.ts';
  *
  * BENCH_RUNS changes how often each way is measured (20).
  */
-const suites: Record<string, Suite> = { 'pass-through': passThrough, create, checkpoint, restore, engines };
+const suites: Record<string, Suite> = {
+  'pass-through': passThrough,
+  create,
+  checkpoint,
+  restore,
+  rootfs,
+  engines,
+};
 
 const wanted = process.argv.slice(2);
 const unknown = wanted.filter((name) => !Object.hasOwn(suites, name));

@@ -37,7 +37,8 @@ export async function sideBySide(
   const results = join(directory, 'results.json');
   const scripts = ways.map((way, i) => ({
     command: wordsOf(way.command) ?? script(join(directory, `way-${i}`), way.command),
-    prepare: script(join(directory, `prepare-${i}`), way.prepare ?? ':'),
+    // What one way has left to be written to the disk would slow the next one's writes down.
+    prepare: script(join(directory, `prepare-${i}`), `${way.prepare ?? ':'}\nsync`),
   }));
   const times = ways.map((): number[] => []);
   const measure = async (i: number, count: number): Promise<number[]> => {

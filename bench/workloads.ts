@@ -1,11 +1,12 @@
 import { randomFillSync } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { type DirectRunc, directRunc } from '../test/support/direct-runc.ts';
 import { run } from '../test/support/run.ts';
 import { type Stack, startStack } from '../test/support/stack.ts';
 import { waitFor } from '../test/support/wait.ts';
 import type { Way } from './side-by-side.ts';
+import { spreadOf } from './statistics.ts';
 
 /** A private place for containers without an engine: runc, and tardis-runc, on overlay bundles. */
 export type Field = {
@@ -133,13 +134,23 @@ export function writeFiles({ rootfs }: Bundle, count: number, bytes: number): vo
   }
 }
 
-/** What a container spent in some of its states when it was last in each, in milliseconds: `checkpointing/dumping`. */
-export function timeIn({ path }: Bundle, ...states: string[]): number {
-  const { history } = JSON.parse(readFileSync(join(path, 'tardis.json'), 'utf8')) as {
-    history: { from: string; ms: number }[];
-  };
-  const last = (state: string) => history.findLast(({ from }) => from.endsWith(state))?.ms ?? 0;
-  return states.reduce((sum, state) => sum + last(state), 0);
+/** Shell lines that keep what a container's state file says of the run before. */
+const keepHistory = ({ path, id }: Bundle): string =>
+  `cp ${path}/tardis.json ${path}/../${id}.$(date +%s%N).history 2>/dev/null || :`;
+
+/** What a container spent in some of its states (`checkpointing/dumping`) in each run, in milliseconds: the median. */
+export function timeIn({ path, id }: Bundle, ...states: string[]): number {
+  const kept = readdirSync(dirname(path)).filter(
+    (name) => name.startsWith(`${id}.`) && name.endsWith('.history'),
+  );
+  const files = [join(path, 'tardis.json'), ...kept.map((name) => join(dirname(path), name))];
+  const times = files.flatMap((file) => {
+    const { history } = JSON.parse(readFileSync(file, 'utf8')) as { history: { from: string; ms: number }[] };
+    const last = states.map((state) => history.findLast(({ from }) => from.endsWith(state))?.ms ?? 0);
+    const sum = last.reduce((total, each) => total + each, 0);
+    return sum > 0 ? [sum] : [];
+  });
+  return spreadOf(times).median;
 }
 
 /** A command whose container's streams are pipes, as those of the dumped one were; nobody waits for their end. */
@@ -158,19 +169,20 @@ export const checkpointTo = (place: string, id: string): string =>
   `checkpoint --leave-running --image-path ${place}/image --work-path ${place} ${id}`;
 
 /** A checkpoint of a container whose key is its id. */
-export function checkpointWay(field: Field, id: string): Way {
+export function checkpointWay(field: Field, bundle: Bundle): Way {
+  const { id } = bundle;
   const given = givenTo(field, id);
   return {
     name: 'tardis-runc checkpoint',
     // What is older goes as garbage with a commit: here before it, as the other way's does.
-    prepare: `rm -rf ${given} ${imagesOf(field, id)}/[0-9]*\nmkdir -p ${given}`,
+    prepare: `${keepHistory(bundle)}\nrm -rf ${given} ${imagesOf(field, id)}/[0-9]*\nmkdir -p ${given}`,
     command: `${field.tardis} ${checkpointTo(given, id)}`,
   };
 }
 
 /** Shell lines that make room for a new container with the same id. */
 export const again = (field: Field, bundle: Bundle): string =>
-  `${field.tardis} delete --force ${bundle.id}\n${freshRootfs(field, bundle)}`;
+  `${keepHistory(bundle)}\n${field.tardis} delete --force ${bundle.id}\n${freshRootfs(field, bundle)}`;
 
 export const restoreWay = (field: Field, bundle: Bundle): Way => ({
   name: 'tardis-runc create, start',

@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { batchOf, forEachLoad, type Load } from '../loads.ts';
+import { batchOf, bothKinds, forEachLoad, type Load } from '../loads.ts';
 import { sideBySide } from '../side-by-side.ts';
 import { atMostTimes, type Row } from '../suite.ts';
 import {
@@ -17,10 +17,10 @@ import {
 } from '../workloads.ts';
 
 /** Measures the checkpoints of one job, which runs on each time, and removes it. */
-async function checkpointRow(field: Field, id: string, load: Load, runs: number): Promise<Row> {
+export async function checkpointRow(field: Field, id: string, load: Load, runs: number): Promise<Row> {
   const { raw, tardis, env, stack } = field;
   const bundle = await makeBundle(field, id, { args: holding(load.mebibytes), key: id });
-  writeFiles(bundle, load.files, 4096);
+  writeFiles(bundle, load.files, load.bytes);
   await begin(field, tardis, bundle, load.mebibytes);
   const bare = join(stack.dir, 'bare', id);
   const ways = [
@@ -29,7 +29,7 @@ async function checkpointRow(field: Field, id: string, load: Load, runs: number)
       prepare: `rm -rf ${bare}\nmkdir -p ${bare}`,
       command: `${raw} ${checkpointTo(bare, id)}\ncp -a ${bundle.upper} ${bare}/files`,
     },
-    checkpointWay(field, id),
+    checkpointWay(field, bundle),
   ];
   const measured = await sideBySide(ways, { runs, batch: batchOf(load), env });
   const row = {
@@ -52,4 +52,4 @@ async function checkpointRow(field: Field, id: string, load: Load, runs: number)
 }
 
 /** A checkpoint against a bare `runc checkpoint` of the same container and a `cp -a` of the same changed files. */
-export const checkpoint = forEachLoad(checkpointRow, { keep: 1 });
+export const checkpoint = forEachLoad(bothKinds, checkpointRow, { keep: 1 });

@@ -42,7 +42,7 @@ export const engines: Suite = async ({ runs, said }) => {
           prepare: `rm -f ${archive}`,
           command: `${podman.command} container checkpoint --leave-running --export ${archive} job`,
         },
-        checkpointWay(field, 'job'),
+        checkpointWay(field, bundle),
       ],
       { runs, batch: 3, env },
     );

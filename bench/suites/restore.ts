@@ -1,6 +1,6 @@
 import { cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { batchOf, forEachLoad, type Load } from '../loads.ts';
+import { batchOf, bothKinds, forEachLoad, type Load } from '../loads.ts';
 import { sideBySide } from '../side-by-side.ts';
 import { atMostTimes, type Row } from '../suite.ts';
 import {
@@ -20,11 +20,11 @@ import {
 } from '../workloads.ts';
 
 /** Measures the restores of one job, each into a new container with a root file system of its own. */
-async function restoreRow(field: Field, id: string, load: Load, runs: number): Promise<Row> {
+export async function restoreRow(field: Field, id: string, load: Load, runs: number): Promise<Row> {
   const { raw, tardis, env, stack } = field;
   const job = { args: holding(load.mebibytes), key: id };
   const first = await makeBundle(field, `${id}-first`, job);
-  writeFiles(first, load.files, 4096);
+  writeFiles(first, load.files, load.bytes);
   await begin(field, tardis, first, load.mebibytes);
   const given = givenTo(field, id);
   await quietly(
@@ -61,4 +61,4 @@ const bareRestore = (raw: string, { id, path, rootfs }: Bundle, bare: string): s
   `${raw} restore --detach --file-locks --image-path ${bare}/checkpoint --work-path ${bare} --bundle ${path} ${id}; }`;
 
 /** A restore up to the job's first instruction, against a bare `runc restore` and the extraction of the same changes. */
-export const restore = forEachLoad(restoreRow);
+export const restore = forEachLoad(bothKinds, restoreRow);
