@@ -1,10 +1,11 @@
 import fs from 'node:fs';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
 import { baseIdentityOf } from './base-identity.ts';
 import { readContainerConfig } from './container-config.ts';
 import { readStoppedTasks } from './dump-memory.ts';
-import { digestsOf, filesBelow } from './file-digests.ts';
+import { chunkBytes, digestsOf, filesBelow, type KnownDigests } from './file-digests.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import type { Host } from './host.ts';
 import { readHostFacts } from './host-facts.ts';
@@ -19,14 +20,32 @@ import { readRootfsSummary } from './save-rootfs.ts';
 const switchesForRestore = ['tcp-established', 'ext-unix-sk', 'shell-job'] as const;
 
 /**
+ * Has the disk write the large files while they are digested, so that little is left to the commit, which syncs them all.
+ *
+ * @throws the file system's own error where one could not be written. It must not be passed over: Linux tells it once
+ * (errseq_t, lib/errseq.c), so the commit would not hear of it.
+ */
+async function writeBack(directory: string, names: readonly string[]): Promise<void> {
+  const large = names
+    .map((name) => join(directory, name))
+    .filter((path) => fs.statSync(path).size > chunkBytes);
+  for (const path of large) {
+    const file = await open(path);
+    await file.datasync().finally(() => file.close());
+  }
+}
+
+/**
  * Writes the manifest over everything that is in the partial image by now, and the two configurations. A job that is
  * left running runs meanwhile: nothing here looks at what it may change.
  *
+ * @param known digests of CRIU's pages that were made while it wrote them.
  * @throws Problem `manifest-keys`; `rootfs-...` where the layers cannot be found.
  */
 export async function describeImage(
   host: Host,
   { container, call, request, image }: CheckpointStep,
+  known?: KnownDigests,
 ): Promise<void> {
   const partial = partialOf(image);
   const createdAt = new Date().toISOString();
@@ -40,8 +59,9 @@ export async function describeImage(
   const names = filesBelow(partial).filter((name) => name !== manifestName);
   const [facts, files, base] = await Promise.all([
     readHostFacts(host),
-    digestsOf(partial, names),
+    digestsOf(partial, names, known),
     baseIdentityOf(locateRootfs(config.rootfs)),
+    writeBack(partial, names),
   ]);
   const switches = switchesForRestore.filter((name) => call.switches.includes(name));
   const manifest: Manifest = {

@@ -8,7 +8,7 @@ import { lastCriuErrors } from './criu-log.ts';
 import { writeCriuOptions } from './criu-options.ts';
 import { freezerOf, isFrozen, processesIn } from './freezer.ts';
 import type { Host } from './host.ts';
-import { partialOf } from './image-store.ts';
+import { dumpOf, partialOf } from './image-store.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { runcForTardis } from './runc.ts';
 import { isInitAlive, readRuncRecord } from './runc-state.ts';
@@ -36,7 +36,7 @@ export async function dumpMemory(
 ): Promise<void> {
   const partial = partialOf(image);
   const work = join(partial, 'work');
-  fs.emptyDirSync(join(partial, 'checkpoint'));
+  fs.emptyDirSync(dumpOf(image));
   fs.emptyDirSync(work);
   const freezer = freezerOf(readRuncRecord(container));
   const keepsConnections = call.switches.includes('tcp-established');
@@ -54,7 +54,7 @@ export async function dumpMemory(
     const argv = [
       ...call.globals,
       ...['--log', log, '--log-format', 'json', 'checkpoint'],
-      ...['--image-path', join(partial, 'checkpoint'), '--work-path', work, '--leave-running'],
+      ...['--image-path', dumpOf(image), '--work-path', work, '--leave-running'],
       ...request.flags,
       // Without it the dump of any job that holds a lock fails, with it nothing is different for the others.
       ...(call.switches.includes('file-locks') ? [] : ['--file-locks']),

@@ -50,23 +50,28 @@ export async function digestOf(path: string): Promise<FileDigest> {
   return (await digestsOf('', [path]))[path] as FileDigest;
 }
 
-interface Piece {
+export interface Piece {
   readonly path: string;
   readonly start: number;
   readonly length: number;
   readonly keep: (digest: Uint8Array) => void;
 }
 
+/** Digests of the first pieces of files, by the files' paths; one of no bytes is not known. */
+export type KnownDigests = ReadonlyMap<string, readonly Uint8Array[]>;
+
 /**
  * Digests of all the named files of a directory. One large file is most of an image (`pages-1.img`); its pieces let
  * all of libuv's threads work on it, for WebCrypto digests there and not in the thread that runs JavaScript (Node's
  * SubtleCrypto.digest; bench/digest.ts compares).
  *
+ * @param known pieces that need not be read: CRIU's pages that were digested while it wrote them.
  * @throws the file system's own error where one cannot be read.
  */
 export async function digestsOf(
   directory: string,
   names: readonly string[],
+  known: KnownDigests = new Map(),
 ): Promise<Record<string, FileDigest>> {
   const pieces: Piece[] = [];
   const files = names.map((name) => {
@@ -74,7 +79,8 @@ export async function digestsOf(
     const { size } = fs.statSync(path);
     const digests: Uint8Array[] = [];
     for (let start = 0; start === 0 || start < size; start += chunkBytes) {
-      const place = digests.push(new Uint8Array()) - 1;
+      const place = digests.push(known.get(path)?.[digests.length] ?? new Uint8Array()) - 1;
+      if (digests[place]?.length) continue;
       const keep = (digest: Uint8Array): void => {
         digests[place] = digest;
       };
@@ -89,11 +95,16 @@ export async function digestsOf(
 
 async function digestPieces(queue: Iterable<Piece>): Promise<void> {
   let buffer = new Uint8Array(0);
-  for (const { path, start, length, keep } of queue) {
-    if (buffer.length < length) buffer = new Uint8Array(length);
-    const read = await readPiece(path, start, buffer.subarray(0, length));
-    keep(new Uint8Array(await webcrypto.subtle.digest('SHA-256', buffer.subarray(0, read))));
+  for (const piece of queue) {
+    if (buffer.length < piece.length) buffer = new Uint8Array(piece.length);
+    piece.keep(await digestPiece(piece, buffer));
   }
+}
+
+/** Reads one piece into the buffer, which is at least as long, and digests it. */
+export async function digestPiece({ path, start, length }: Piece, buffer: Uint8Array): Promise<Uint8Array> {
+  const read = await readPiece(path, start, buffer.subarray(0, length));
+  return new Uint8Array(await webcrypto.subtle.digest('SHA-256', buffer.subarray(0, read)));
 }
 
 /** Fills the buffer from a place in a file; answers with how many bytes there were. */

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
-import { partialOf } from './image-store.ts';
+import { dumpOf } from './image-store.ts';
 import { Problem, reasonOf } from './problem.ts';
 
 /**
@@ -11,7 +11,7 @@ import { Problem, reasonOf } from './problem.ts';
  * @throws Problem `image-path` where the caller's directory cannot take them (a full disk, a read-only one).
  */
 export async function handOver({ request, image }: CheckpointStep): Promise<void> {
-  const from = join(partialOf(image), 'checkpoint');
+  const from = dumpOf(image);
   const into = request.imagePath;
   try {
     await fs.mkdir(into, { recursive: true, mode: 0o700 });

@@ -11,6 +11,9 @@ import { checkLife } from './lives.ts';
  */
 export const partialOf = (image: ImagePlace): string => `${image.directory}.partial`;
 
+/** Where CRIU's files of an image that is being made are. */
+export const dumpOf = (image: ImagePlace): string => join(partialOf(image), 'checkpoint');
+
 /** Chooses the next generation and makes its empty partial directory, for root's eyes only. */
 export function openPartial(container: ContainerIdentity): ImagePlace {
   const home = keyDirectory(container);
@@ -21,7 +24,7 @@ export function openPartial(container: ContainerIdentity): ImagePlace {
   const image = { generation, directory: join(home, String(generation)) };
   fs.mkdirSync(partialOf(image), { mode: 0o700 });
   try {
-    fs.mkdirSync(join(partialOf(image), 'checkpoint'), { mode: 0o700 });
+    fs.mkdirSync(dumpOf(image), { mode: 0o700 });
   } catch (error) {
     fs.rmdirSync(partialOf(image));
     throw error;

@@ -9,10 +9,12 @@ import { deleteContainer } from './delete-container.ts';
 import { type Slot, takeSlot } from './dump-slots.ts';
 import { noteHeld } from './ending.ts';
 import { armFaults, withFaults } from './fault.ts';
+import type { KnownDigests } from './file-digests.ts';
 import { takeUp } from './find-images.ts';
 import { freezeForDump, thawContainer } from './freeze-container.ts';
 import { namingFullDisk } from './full-disk.ts';
 import type { Host } from './host.ts';
+import { dumpOf } from './image-store.ts';
 import { closeLife, noteRestore } from './lives.ts';
 import { pauseContainer } from './pause-container.ts';
 import { releaseHeld } from './release-held.ts';
@@ -41,6 +43,8 @@ export function provideServices(host: Host, beforeEffect: () => void) {
   ) => service(name, (input: Input) => namingFullDisk(input.container.imageRoot, () => effect(input)));
   /** Had before the container is frozen, and given back when its image is dumped and digested: both take cores and memory. */
   let dumpSlot: Slot | undefined;
+  /** Of the memory pages, which are digested while they are dumped. */
+  let pages: Promise<KnownDigests> | undefined;
   /** Had before an image is read through, and given back when its memory is restored, or no image is left. */
   let restoreSlot: Slot | undefined;
   const holding = (slot: Slot | undefined): Host => ({
@@ -73,12 +77,17 @@ export function provideServices(host: Host, beforeEffect: () => void) {
             (await import('./save-rootfs.ts')).saveContainerRootfs(host, step),
           ),
           dumpMemory: writing('dumpMemory', async (step) => {
-            await (await import('./dump-memory.ts')).dumpMemory(holding(dumpSlot), step);
+            const { beginDigests } = await import('./early-digests.ts');
+            const { dumpMemory } = await import('./dump-memory.ts');
+            const early = beginDigests(dumpOf(step.image));
+            await dumpMemory(holding(dumpSlot), step).finally(() => {
+              pages = early.finish();
+            });
             await (await import('./keep-unlinked.ts')).keepUnlinked(host, step);
           }),
           thaw: service('thaw', ({ container }) => thawContainer(container)),
           describeImage: writing('describeImage', async (step) => {
-            await (await import('./describe-image.ts')).describeImage(host, step);
+            await (await import('./describe-image.ts')).describeImage(host, step, await pages);
             dumpSlot?.release();
           }),
           handOver: service('handOver', async (step) => (await import('./hand-over.ts')).handOver(step)),
