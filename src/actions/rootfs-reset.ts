@@ -46,7 +46,9 @@ export async function resetRootfs(rootfs: string, from: string): Promise<void> {
   const look = lookInside(root);
   for (const path of removed) if (path !== '.') removeTree(`${root}/${path}`, look(path));
   await clearXattrs(prepareDirectories(root, members));
-  if (members.length > 0) await unpackArchive(archive, location.rootfs);
+  // Directories have none by now that a file could inherit: those that the archive names, which are all, were cleared.
+  const hasAcls = members.some(({ hasAcl }) => hasAcl);
+  if (members.length > 0) await unpackArchive(archive, location.rootfs, hasAcls);
 }
 
 function readRemoved(file: string): BytePath[] {

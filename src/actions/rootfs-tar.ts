@@ -15,7 +15,6 @@ const attributes = [
   '--xattrs-exclude=trusted.overlay.*',
   '--xattrs-exclude=user.overlay.*',
   '--xattrs-exclude=security.selinux',
-  '--acls',
 ];
 
 /** Access and change times are left out: nobody can restore the latter, and they make each header larger. */
@@ -24,6 +23,7 @@ const create = [
   '--format=posix',
   '--pax-option=delete=atime,delete=ctime',
   ...attributes,
+  '--acls',
   '--sparse',
   '--numeric-owner',
   '--no-recursion',
@@ -48,6 +48,8 @@ const options = { env: { LC_ALL: 'C', TAR_OPTIONS: '' }, stripFinalNewline: fals
 export interface Member {
   path: BytePath;
   isDirectory: boolean;
+  /** Whether it has an access control list. */
+  hasAcl: boolean;
   /** The path that a hard link is another name of. */
   linkTo?: BytePath;
 }
@@ -77,11 +79,19 @@ export async function packPaths(directory: string, paths: BytePath[], archive: s
 
 /**
  * Unpacks an archive file over a directory, with owners, modes, times to the nanosecond and attributes.
+ *
+ * @param hasAcls whether a member has an access control list, or one may be inherited. Without any it is quicker: tar
+ * with `--acls` sets one made of the mode for each file that has none.
  * @throws {Problem} `rootfs-tar`
  */
-export async function unpackArchive(archive: string, directory: string): Promise<void> {
+export async function unpackArchive(archive: string, directory: string, hasAcls: boolean): Promise<void> {
+  const acls = hasAcls ? ['--acls'] : [];
   try {
-    await execa('setpriv', [...tar, ...extract, '--file', archive, '--directory', directory], options);
+    await execa(
+      'setpriv',
+      [...tar, ...extract, ...acls, '--file', archive, '--directory', directory],
+      options,
+    );
   } catch (error) {
     throw tarProblem(error, `unpacking ${archive} over ${directory}`);
   }
@@ -97,7 +107,7 @@ export async function copyPaths(from: string, paths: BytePath[], to: string): Pr
       ...options,
       input: nulList(paths),
       buffer: { stdout: false },
-    }).pipe('setpriv', [...tar, ...extract, '--file=-', '--directory', to], options);
+    }).pipe('setpriv', [...tar, ...extract, '--acls', '--file=-', '--directory', to], options);
   } catch (error) {
     throw tarProblem(error, `bringing files of the image back into ${to}`);
   }
@@ -111,7 +121,15 @@ export async function copyPaths(from: string, paths: BytePath[], to: string): Pr
 export async function listMembers(archive: string): Promise<Member[]> {
   let lines: string[];
   try {
-    const listing = ['--list', '--verbose', '--numeric-owner', '--quoting-style=c', '--file', archive];
+    const listing = [
+      '--list',
+      '--verbose',
+      '--acls',
+      '--numeric-owner',
+      '--quoting-style=c',
+      '--file',
+      archive,
+    ];
     const { stdout } = await execa('setpriv', [...tar, ...listing], {
       ...options,
       encoding: 'latin1',
@@ -124,11 +142,14 @@ export async function listMembers(archive: string): Promise<Member[]> {
   return lines.map((line) => memberOf(line, archive));
 }
 
-/** `drwxr-xr-x 0/0 0 2026-01-02 03:04 "name/"`, with ` -> "target"` or ` link to "target"` behind it. */
-const line = /^([-dlhcbpC])[^"]*"((?:[^"\\]|\\.)*)"(?: (?:->|link to) "((?:[^"\\]|\\.)*)")?$/;
+/**
+ * `drwxr-xr-x 0/0 0 2026-01-02 03:04 "name/"`, with `+` behind the mode of what has an access control list, and
+ * ` -> "target"` or ` link to "target"` behind the name.
+ */
+const line = /^([-dlhcbpC])\S{9}(\S?)[^"]*"((?:[^"\\]|\\.)*)"(?: (?:->|link to) "((?:[^"\\]|\\.)*)")?$/;
 
 function memberOf(text: string, archive: string): Member {
-  const [, kind, quoted, target] = line.exec(text) ?? [];
+  const [, kind, acl, quoted, target] = line.exec(text) ?? [];
   if (kind === undefined || quoted === undefined) {
     throw new Problem(
       'rootfs-unsafe',
@@ -139,6 +160,7 @@ function memberOf(text: string, archive: string): Member {
   return {
     path,
     isDirectory: kind === 'd',
+    hasAcl: acl === '+',
     ...(kind === 'h' && target !== undefined ? { linkTo: unescapeName(target) } : {}),
   };
 }

@@ -1,3 +1,6 @@
+/** For user 9, as the kernel has it (posix_acl_xattr.h). */
+const acl = '0x0200000001000700ffffffff020005000900000004000500ffffffff10000700ffffffff20000500ffffffff';
+
 /** Two image layers, the lower one first, with something for every case below to change. */
 export const imageLayers = [
   `
@@ -7,6 +10,7 @@ export const imageLayers = [
   echo linked >usr/bin/a; ln usr/bin/a usr/bin/b; ln usr/bin/a usr/share/c
   ln -s one etc/link; ln -s conf.d etc/dirlink; mkfifo tmp/fifo; mknod tmp/null c 1 3
   setfattr -n user.base -v image etc/conf.d; setfattr -n user.base -v image etc/one
+  mkdir opt; mkdir opt/acl; setfattr -n system.posix_acl_default -v ${acl} opt/acl; echo in >opt/acl/in
   chmod 1777 tmp; chown 12:34 var/lib/data; chmod 4755 usr/bin/a
   touch -d '2001-02-03 04:05:06.123456789' etc/one etc/conf.d var/lib/data/deep; touch -d @1000000000.5 etc usr .
   `,
@@ -44,8 +48,9 @@ export const changes: Record<string, string> = {
   'extended attributes':
     'setfattr -n user.one -v 1 etc/one; setfattr -n trusted.two -v 2 opt; echo x >f; setfattr -n user.bin -v 0x00ff0a3d f; ln -s f l; setfattr -h -n trusted.link -v y l',
   'removed extended attributes': 'setfattr -x user.base etc/one; setfattr -x user.base etc/conf.d',
-  'access control lists':
-    'mkdir acl; setfattr -n system.posix_acl_access -v 0x0200000001000700ffffffff020005000900000004000500ffffffff10000700ffffffff20000500ffffffff acl; setfattr -n system.posix_acl_default -v 0x0200000001000700ffffffff020005000900000004000500ffffffff10000700ffffffff20000500ffffffff acl; echo in >acl/in',
+  'access control lists': `mkdir acl; setfattr -n system.posix_acl_access -v ${acl} acl; setfattr -n system.posix_acl_default -v ${acl} acl; echo in >acl/in`,
+  'access control lists that are not inherited any more':
+    'setfattr -x system.posix_acl_default opt/acl; echo new >opt/acl/new; setfattr -x system.posix_acl_access opt/acl/in',
   'file capabilities, setuid and setgid':
     'cp /bin/true t; chown 9:9 t; setfattr -n security.capability -v 0x0100000200040000000000000000000000000000 t; cp /bin/true u; chmod 6755 u; chown 1:1 u; chmod 2755 u; mkdir g; chmod 2775 g',
   owners: 'echo x >x; chown 4294967294:3000000 x; chown -h 1000:1000 etc/link; chown 1000:1000 etc/two',
