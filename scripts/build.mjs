@@ -17,8 +17,27 @@ await build({
   legalComments: 'none',
   // unzipper asks for it only where it opens an archive in S3.
   external: ['@aws-sdk/client-s3'],
+  plugins: [{ name: 'pino without workers', setup: leaveOutWorkers }],
   logLevel: 'warning',
 });
+
+/**
+ * pino loads the parts for its own files and worker threads at once, needed or not. Ours is a file that it is handed
+ * (src/actions/log.ts), and it is loaded in every call.
+ */
+function leaveOutWorkers(build) {
+  build.onResolve(
+    { filter: /^(sonic-boom|thread-stream|on-exit-leak-free|worker_threads)$/ },
+    ({ path, importer }) =>
+      /node_modules\/pino\/lib\//.test(importer) ? { path, namespace: 'left-out' } : undefined,
+  );
+  build.onLoad({ filter: /.*/, namespace: 'left-out' }, ({ path }) => ({
+    contents:
+      path === 'worker_threads'
+        ? 'exports.isMainThread = true;'
+        : `module.exports = function () { throw new Error(${JSON.stringify(`${path} is not in this bundle`)}); };`,
+  }));
+}
 
 // V8's compiled form of the program, which the launcher has it load (docs/performance.md). It is made by the Node that
 // is going to use it and holds what has run, so the program creates a container here, with a runc that does nothing.

@@ -17,7 +17,7 @@ criu_command=/usr/local/sbin/criu
 for flag in "$@"; do
   case $flag in
     --tests) want="$want mmdebstrap gcc libc6-dev strace" ;;
-    --bench) want="$want hyperfine time podman crun" ;;
+    --bench) want="$want hyperfine openssl time podman crun" ;;
     *) stop "unknown option '$flag'; expected none, --tests, or --bench" ;;
   esac
 done

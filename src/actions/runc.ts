@@ -24,21 +24,23 @@ export function commandOf(
   argv: readonly string[],
 ): [file: string, args: string[]] {
   if (host.openFilesLimit === undefined) return [host.realRunc, [...argv]];
-  // Where it cannot be set again, runc runs all the same.
-  const script = 'ulimit -Sn "$0" 2>/dev/null; exec "$@"';
-  return ['/bin/sh', ['-c', script, host.openFilesLimit, host.realRunc, ...argv]];
+  return ['/bin/sh', ['-c', `${setLimit}; exec "$@"`, host.openFilesLimit, host.realRunc, ...argv]];
 }
+
+/** Where it cannot be set again, runc runs all the same. */
+const setLimit = 'ulimit -Sn "$0" 2>/dev/null';
 
 /**
  * runc as a child of a shell that holds the wrapper's locks until runc has ended, also where the wrapper is killed
  * before. runc itself does not get the descriptors: its container, a hook's daemon would keep it for as long as they live.
  */
 function heldCommandOf(host: Host, argv: readonly string[]): [file: string, args: string[]] {
-  const [file, args] = hangingIfOrdered(...commandOf(host, argv));
-  const { locks = [] } = host;
-  if (locks.length === 0) return [file, args];
+  const { locks = [], openFilesLimit } = host;
+  if (locks.length === 0) return hangingIfOrdered(...commandOf(host, argv));
+  const command = hangingIfOrdered(host.realRunc, [...argv]).flat();
   const closed = locks.map((_, i) => `${firstLock + i}>&-`).join(' ');
-  return ['/bin/sh', ['-c', `(exec "$@" ${closed}); exit $?`, 'sh', file, ...args]];
+  const limited = openFilesLimit === undefined ? '' : `${setLimit}; `;
+  return ['/bin/sh', ['-c', `(${limited}exec "$@" ${closed}); exit $?`, openFilesLimit ?? 'sh', ...command]];
 }
 
 /** The locks' first descriptor in the shell. */
