@@ -82,6 +82,14 @@ describe('an enabled create where the installation is broken', () => {
     damage(home, join(home, node));
     await expectRuncAlone(create(), bench.env, launcher);
     expect(readdirSync(bench.enabled)).toEqual(['config.json']);
+    // A job that is not carried on for this reason has lost its past: somebody should know.
+    const warned = bench.logged().filter(({ level }) => level === 'warn');
+    expect(warned).toEqual([
+      expect.objectContaining({
+        time: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/),
+        msg: expect.stringMatching(/the real runc does it alone\. Run scripts\/prepare\.sh there$/),
+      }),
+    ]);
   };
   const title = 'should be done by the real runc alone when $title';
   it.each(damages)(title, check);
