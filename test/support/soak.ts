@@ -62,7 +62,11 @@ export async function soak(
           return result;
         } catch (error) {
           const reason = error instanceof Error ? error.message : String(error);
-          lost.push({ id: job.key, phase: name, reason });
+          lost.push({
+            id: job.key,
+            phase: name,
+            reason: [reason, ...logAbout(stack, job.key)].join('\n'),
+          });
           return [];
         }
       }),
@@ -116,6 +120,12 @@ export async function soak(
   const atOnce = { dumps: criu.mostAtOnce('checkpoint'), restores: criu.mostAtOnce('restore') };
   return { phases, lost, atOnce, load: watch.stop() };
 }
+
+/** All that Tardis has logged of a job's containers: a number that is wrong does not tell why. */
+const logAbout = ({ logFile }: Stack, key: string): string[] =>
+  readFileSync(logFile, 'utf8')
+    .split('\n')
+    .filter((line) => line.includes(`"${key}-`));
 
 /** Whether any process has one of these files open; looked at once for all of the containers. */
 function isAnyOpen(files: ReadonlySet<string>): boolean {
