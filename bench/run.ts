@@ -4,8 +4,11 @@ import { projectRoot } from '../test/support/paths.ts';
 import { thisMachine } from './machine.ts';
 import type { Result, Suite } from './suite.ts';
 import { checkpoint } from './suites/checkpoint.ts';
+import { compression } from './suites/compression.ts';
 import { create } from './suites/create.ts';
+import { density } from './suites/density.ts';
 import { engines } from './suites/engines.ts';
+import { limits } from './suites/limits.ts';
 import { passThrough } from './suites/pass-through.ts';
 import { restore } from './suites/restore.ts';
 import { rootfs } from './suites/rootfs.ts';
@@ -23,7 +26,10 @@ const suites: Record<string, Suite> = {
   checkpoint,
   restore,
   rootfs,
+  compression,
+  density,
   engines,
+  limits,
 };
 
 const wanted = process.argv.slice(2);

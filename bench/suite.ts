@@ -10,6 +10,8 @@ export type Row = {
   target?: string;
   /** Whether the second way meets it; undefined where nothing is asked. */
   met?: boolean;
+  /** How much there is of what grows: MiB of memory, files, containers. Its rows are a curve (growth.ts). */
+  size?: number;
   /** Anything measured beside it, by name. */
   beside?: Record<string, number>;
 };

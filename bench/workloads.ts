@@ -76,11 +76,15 @@ const freshRootfs = ({ stack }: Field, bundle: Bundle): string =>
     mountRootfs(stack, bundle),
   ].join('\n');
 
-/** Holds so many MiB of incompressible memory in one process, and counts in another. */
-export const holding = (mebibytes: number): string[] => [
+/**
+ * Holds so many MiB of memory in one process, and counts in another.
+ *
+ * @param source a command that fills them; incompressible where there is none.
+ */
+export const holding = (mebibytes: number, source?: string): string[] => [
   'sh',
   '-c',
-  `dd if=/dev/urandom iflag=fullblock bs=${mebibytes}M count=1 2>/dev/null | sleep 100000 & i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.1; done`,
+  `${source === undefined ? 'dd if=/dev/urandom' : `${source} | dd`} iflag=fullblock bs=${mebibytes}M count=1 2>/dev/null | sleep 100000 & i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.1; done`,
 ];
 
 export const idle = ['sleep', '100000'];
@@ -125,7 +129,7 @@ export function residentBelow(pid: string): number {
 }
 
 /** Writes files of random bytes into a root file system, a hundred a directory. */
-export function writeFiles({ rootfs }: Bundle, count: number, bytes: number): void {
+export function writeFiles({ rootfs }: Pick<Bundle, 'rootfs'>, count: number, bytes: number): void {
   const block = Buffer.alloc(bytes);
   for (let i = 0; i < count; i++) {
     const directory = join(rootfs, 'data', String(Math.floor(i / 100)));

@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { batchOf, bothKinds, forEachLoad, type Load } from '../loads.ts';
+import { batchOf, bothKinds, forEachLoad, type Load, sizeOf } from '../loads.ts';
 import { sideBySide } from '../side-by-side.ts';
 import { atMostTimes, type Row } from '../suite.ts';
 import {
@@ -34,6 +34,7 @@ export async function checkpointRow(field: Field, id: string, load: Load, runs: 
   const measured = await sideBySide(ways, { runs, batch: batchOf(load), env });
   const row = {
     title: load.title,
+    size: sizeOf(load),
     unit: 'ms' as const,
     ways: measured,
     beside: {

@@ -1,6 +1,6 @@
 import { cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { batchOf, bothKinds, forEachLoad, type Load } from '../loads.ts';
+import { batchOf, bothKinds, forEachLoad, type Load, sizeOf } from '../loads.ts';
 import { sideBySide } from '../side-by-side.ts';
 import { atMostTimes, type Row } from '../suite.ts';
 import {
@@ -53,7 +53,7 @@ export async function restoreRow(field: Field, id: string, load: Load, runs: num
   };
   await field.runc.run(['delete', '--force', id], { program: stack.runtime });
   for (const place of [bare, given, imagesOf(field, id)]) rmSync(place, { recursive: true, force: true });
-  return atMostTimes({ title: load.title, unit: 'ms', ways: measured, beside }, 1.15);
+  return atMostTimes({ title: load.title, size: sizeOf(load), unit: 'ms', ways: measured, beside }, 1.15);
 }
 
 const bareRestore = (raw: string, { id, path, rootfs }: Bundle, bare: string): string =>
