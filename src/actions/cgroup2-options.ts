@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { dirname, join } from 'node:path';
+import { bootId } from './boot-id.ts';
 import type { Host } from './host.ts';
 import { reasonOf } from './problem.ts';
 import { parseMountinfo } from './rootfs-location.ts';
@@ -64,7 +65,6 @@ export async function restoreCgroup2Options(host: Host): Promise<void> {
 }
 
 const fileOf = (host: Host): string => join(host.config.runDir, 'cgroup2-options.json');
-const bootId = (): string => fs.readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 
 /** The options found now and those found before, for all wrappers to come. Nothing is written where there are none. */
 function rememberOptions(host: Host): true {

@@ -124,6 +124,23 @@ export function resumeAfterOf(env: ReadonlyMap<string, string>): ResumeAfter {
   );
 }
 
+/**
+ * `TARDIS_COMPRESSION_LEVEL`: zstd's level for the job's memory; undefined where the host decides.
+ *
+ * @throws Problem `compression-level` for anything but a whole number from 0 to 19; the container then runs without
+ * Tardis.
+ */
+export function compressionLevelOf(env: ReadonlyMap<string, string>): number | undefined {
+  const given = env.get('TARDIS_COMPRESSION_LEVEL');
+  if (!given) return undefined;
+  if (/^\d{1,2}$/.test(given) && Number(given) <= 19) return Number(given);
+  throw new Problem(
+    'compression-level',
+    `TARDIS_COMPRESSION_LEVEL ${JSON.stringify(given)} is refused: expected a number from 0 (none) to 19. ` +
+      'The container runs without Tardis',
+  );
+}
+
 export interface ContainerSettings {
   readonly key: string;
   /** The directory that holds `<key>/<generation>`. */
@@ -144,6 +161,7 @@ export function settingsOf(
   host: Pick<HostConfig, 'checkpointRoot' | 'allowedRoots'>,
 ): ContainerSettings {
   resumeAfterOf(env);
+  compressionLevelOf(env);
   const given = env.get('TARDIS_CHECKPOINT_KEY') || env.get('AWS_BATCH_JOB_ID') || id;
   if (!keyForm.test(given)) {
     throw new Problem(

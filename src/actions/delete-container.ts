@@ -9,6 +9,7 @@ import { dropRollback } from './rollback.ts';
 import { RuncFailure, runcForCaller } from './runc.ts';
 import { removeEmptyCgroups, unmountLeftovers } from './runc-leftovers.ts';
 import { readRuncRecord } from './runc-state.ts';
+import { dropScratch } from './scratch.ts';
 
 /**
  * Deletes a container and what Tardis has put beside it; not its entry in the index, without which nobody would come
@@ -32,6 +33,7 @@ export async function deleteContainer(host: Host, { container, call, epoch }: De
   // The container is gone; litter that cannot be removed is no reason to say otherwise.
   await removeEmptyCgroups(container).catch(() => {});
   await dropRollback(container).catch(() => {});
+  dropScratch(host, container);
   await removeLitter(container);
   return status;
 }

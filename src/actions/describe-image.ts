@@ -3,18 +3,27 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
 import { baseIdentityOf } from './base-identity.ts';
+import { compressDump } from './compression.ts';
 import { readContainerConfig } from './container-config.ts';
 import { readStoppedTasks } from './dump-memory.ts';
+import { levelFor } from './dump-place.ts';
 import { chunkBytes, digestsOf, filesBelow, type KnownDigests } from './file-digests.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import type { Host } from './host.ts';
 import { readHostFacts } from './host-facts.ts';
-import { partialOf } from './image-store.ts';
+import { dumpIn, partialOf } from './image-store.ts';
 import { makePrivate } from './make-private.ts';
-import { type Manifest, manifestName, manifestSchemaVersion, writeManifest } from './manifest.ts';
+import {
+  compressedSchemaVersion,
+  type Manifest,
+  manifestName,
+  manifestSchemaVersion,
+  writeManifest,
+} from './manifest.ts';
 import { readManifestKeys } from './manifest-keys.ts';
 import { locateRootfs } from './rootfs-location.ts';
 import { readRootfsSummary } from './save-rootfs.ts';
+import { scratchDumpOf } from './scratch.ts';
 
 /** Switches of `runc checkpoint` that `runc restore` needs as well: the shim never passes them there. */
 const switchesForRestore = ['tcp-established', 'ext-unix-sk', 'shell-job'] as const;
@@ -48,6 +57,10 @@ export async function describeImage(
   known?: KnownDigests,
 ): Promise<void> {
   const partial = partialOf(image);
+  const level = levelFor(host, { container });
+  const compressed =
+    level > 0 ? await compressDump(scratchDumpOf(host, container), dumpIn(image), level) : undefined;
+  if (compressed) makePrivate(scratchDumpOf(host, container));
   const createdAt = new Date().toISOString();
   const config = readContainerConfig(container.bundle);
   fs.writeFileSync(join(partial, 'spec.dump'), config.text, { mode: 0o600 });
@@ -65,7 +78,7 @@ export async function describeImage(
   ]);
   const switches = switchesForRestore.filter((name) => call.switches.includes(name));
   const manifest: Manifest = {
-    schemaVersion: manifestSchemaVersion,
+    schemaVersion: compressed ? compressedSchemaVersion : manifestSchemaVersion,
     key: container.key,
     generation: image.generation,
     epoch: image.epoch,
@@ -88,6 +101,7 @@ export async function describeImage(
     rootfs: { ...readRootfsSummary(partial), base },
     host: { ...facts, cpuFlags: [...facts.cpuFlags], kernelFeatures: [...facts.kernelFeatures] },
     files,
+    ...(compressed ? { compressed } : {}),
   };
   writeManifest(partial, manifest, readManifestKeys(host.config.manifestKeys));
   makePrivate(partial);

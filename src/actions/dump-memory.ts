@@ -6,12 +6,14 @@ import { keepingCgroup2Options } from './cgroup2-options.ts';
 import { tasksDumpedStopped } from './criu-image.ts';
 import { lastCriuErrors } from './criu-log.ts';
 import { writeCriuOptions } from './criu-options.ts';
+import { dumpPlaceOf, levelFor } from './dump-place.ts';
 import { freezerOf, isFrozen, processesIn } from './freezer.ts';
 import type { Host } from './host.ts';
-import { dumpOf, partialOf } from './image-store.ts';
+import { partialOf } from './image-store.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { runcForTardis } from './runc.ts';
 import { isInitAlive, readRuncRecord } from './runc-state.ts';
+import { freshScratch } from './scratch.ts';
 import { pidInContainer, signalTask, stoppedTasksIn } from './stopped-tasks.ts';
 import { hasTcpConnections } from './tcp-connections.ts';
 
@@ -30,13 +32,13 @@ const stoppedName = 'stopped-tasks.json';
  *
  * @throws Problem `dump` with CRIU's reason; the container is whole and frozen then, too.
  */
-export async function dumpMemory(
-  host: Host,
-  { container, call, request, image }: CheckpointStep,
-): Promise<void> {
+export async function dumpMemory(host: Host, step: CheckpointStep): Promise<void> {
+  const { container, call, request, image } = step;
+  const dump = dumpPlaceOf(host, step);
   const partial = partialOf(image);
   const work = join(partial, 'work');
-  fs.emptyDirSync(dumpOf(image));
+  if (levelFor(host, step) > 0) freshScratch(host, container);
+  fs.emptyDirSync(dump);
   fs.emptyDirSync(work);
   const freezer = freezerOf(readRuncRecord(container));
   const keepsConnections = call.switches.includes('tcp-established');
@@ -54,7 +56,7 @@ export async function dumpMemory(
     const argv = [
       ...call.globals,
       ...['--log', log, '--log-format', 'json', 'checkpoint'],
-      ...['--image-path', dumpOf(image), '--work-path', work, '--leave-running'],
+      ...['--image-path', dump, '--work-path', work, '--leave-running'],
       ...request.flags,
       // Without it the dump of any job that holds a lock fails, with it nothing is different for the others.
       ...(call.switches.includes('file-locks') ? [] : ['--file-locks']),

@@ -11,7 +11,7 @@ export const chunkBytes = 8 << 20;
  * As many pieces at a time as libuv's pool has threads: four, or UV_THREADPOOL_SIZE of them (libuv, "Thread pool work
  * scheduling"; cli/launch.ts sets it). Each lane has two in memory, its own and the one that WebCrypto has copied.
  */
-const lanesNow = (): number => Math.min(mostLanes, Number(process.env.UV_THREADPOOL_SIZE) || 4);
+export const lanesNow = (): number => Math.min(mostLanes, Number(process.env.UV_THREADPOOL_SIZE) || 4);
 
 export interface FileDigest {
   readonly bytes: number;

@@ -8,11 +8,13 @@ const fullBelow = 256 * 1024;
  * Does something that writes below a directory; where it fails and the file system is full, says so: tar and CRIU
  * speak of bytes and pages only.
  *
+ * @param settings those that name the directory.
  * @throws Problem `disk-full`, or what the work threw.
  */
 export async function namingFullDisk<Result>(
   directory: string,
   work: () => Result | Promise<Result>,
+  settings = 'checkpointRoot or TARDIS_CHECKPOINT_HOST_PATH',
 ): Promise<Result> {
   try {
     return await work();
@@ -21,8 +23,8 @@ export async function namingFullDisk<Result>(
     if (free === undefined || free >= fullBelow) throw error;
     throw new Problem(
       'disk-full',
-      `no room is left on the file system of ${directory} (${free} bytes free); remove old images there, or name ` +
-        `a larger place by checkpointRoot or TARDIS_CHECKPOINT_HOST_PATH. It broke off here: ${reasonOf(error)}`,
+      `no room is left on the file system of ${directory} (${free} bytes free); remove what is not needed ` +
+        `there, or name a larger place by ${settings}. It broke off here: ${reasonOf(error)}`,
       { cause: error },
     );
   }

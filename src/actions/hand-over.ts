@@ -1,18 +1,16 @@
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import fs from 'fs-extra';
-import type { CheckpointStep } from '../machines/checkpoint.ts';
-import { dumpOf } from './image-store.ts';
+import { compressedSuffix } from './compression.ts';
 import { Problem, reasonOf } from './problem.ts';
 
 /**
  * Gives the caller's `--image-path` every file of CRIU's: by hard link, or by copy where it is on another file
  * system. May be run twice.
  *
+ * @param from the directory of a whole dump.
  * @throws Problem `image-path` where the caller's directory cannot take them (a full disk, a read-only one).
  */
-export async function handOver({ request, image }: CheckpointStep): Promise<void> {
-  const from = dumpOf(image);
-  const into = request.imagePath;
+export async function handOver(from: string, into: string): Promise<void> {
   try {
     await fs.mkdir(into, { recursive: true, mode: 0o700 });
     for (const name of await fs.readdir(from)) {
@@ -40,5 +38,7 @@ async function linkOrCopy(from: string, to: string): Promise<void> {
 export function takeBack(imagePath: string, directory: string): void {
   const given = join(directory, 'checkpoint');
   if (!fs.existsSync(given)) return;
-  for (const name of fs.readdirSync(given)) fs.rmSync(join(imagePath, name), { force: true });
+  for (const name of fs.readdirSync(given))
+    for (const handed of [name, basename(name, compressedSuffix)])
+      fs.rmSync(join(imagePath, handed), { force: true });
 }

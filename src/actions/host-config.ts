@@ -4,6 +4,8 @@ import * as z from './schema.ts';
 
 const absolutePath = z.string().check(z.regex(/^\//, 'must be an absolute path'));
 const count = (least: number, most: number) => z.int().check(z.minimum(least), z.maximum(most));
+/** Above 19, zstd needs more memory than a host with other work may have (zstd's manual, `--ultra`). */
+export const compressionLevel = count(0, 19);
 const seconds = z.number().check(z.minimum(0), z.maximum(86_400));
 
 /** The host's settings, `/etc/tardis/tardis.json`. Every key is optional. */
@@ -37,6 +39,10 @@ export const hostConfigSchema = z.object({
   maxDumps: z.optional(count(1, 256)),
   /** How many containers' memory is restored at once; default: as for maxDumps. */
   maxRestores: z.optional(count(1, 256)),
+  /** zstd's level for the memory of a job, where the job does not say; 0 leaves it as it is. */
+  compressionLevel: z._default(compressionLevel, 0),
+  /** Where memory waits on its way into a compressed image or out of it: a disk of the host's own. */
+  scratchDir: z._default(absolutePath, '/var/lib/tardis/scratch'),
   /** For the tests alone: TARDIS_FAULT may kill a wrapper. Only the file is asked, no variable. */
   faultInjection: z.optional(z.boolean()),
 });
@@ -124,6 +130,8 @@ function settingsFromEnvironment(env: NodeJS.ProcessEnv): Record<string, unknown
   take('keep', 'TARDIS_KEEP', Number);
   take('manifestKeys', 'TARDIS_MANIFEST_KEYS', String);
   take('maxDumps', 'TARDIS_MAX_DUMPS', Number);
+  take('compressionLevel', 'TARDIS_COMPRESSION_LEVEL', Number);
+  take('scratchDir', 'TARDIS_SCRATCH_DIR', String);
   take('maxRestores', 'TARDIS_MAX_RESTORES', Number);
   return settings;
 }

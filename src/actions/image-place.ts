@@ -66,7 +66,7 @@ export function refuseUnsafeImage(roots: Roots, place: Place, { directory }: Ima
 }
 
 /** Every directory on the way; a symlink of root's may stand for one. */
-function refuseUnsafeWay(root: string, way: string): void {
+export function refuseUnsafeWay(root: string, way: string): void {
   let path = root;
   for (const name of ['', ...way.split('/')]) {
     path = join(path, name);

@@ -11,8 +11,8 @@ import { checkLife } from './lives.ts';
  */
 export const partialOf = (image: ImagePlace): string => `${image.directory}.partial`;
 
-/** Where CRIU's files of an image that is being made are. */
-export const dumpOf = (image: ImagePlace): string => join(partialOf(image), 'checkpoint');
+/** Where CRIU's files are in an image that is being made. */
+export const dumpIn = (image: ImagePlace): string => join(partialOf(image), 'checkpoint');
 
 /** Chooses the next generation and makes its empty partial directory, for root's eyes only. */
 export function openPartial(container: ContainerIdentity): ImagePlace {
@@ -24,7 +24,7 @@ export function openPartial(container: ContainerIdentity): ImagePlace {
   const image = { generation, directory: join(home, String(generation)) };
   fs.mkdirSync(partialOf(image), { mode: 0o700 });
   try {
-    fs.mkdirSync(dumpOf(image), { mode: 0o700 });
+    fs.mkdirSync(dumpIn(image), { mode: 0o700 });
   } catch (error) {
     fs.rmdirSync(partialOf(image));
     throw error;

@@ -6,6 +6,7 @@ import { readHostFacts } from './host-facts.ts';
 import { refuseUnsafeImage } from './image-place.ts';
 import { readManifestKeys } from './manifest-keys.ts';
 import { locateRootfs } from './rootfs-location.ts';
+import { prepareScratch } from './scratch.ts';
 import { validateImage } from './validate-image.ts';
 
 /**
@@ -13,7 +14,7 @@ import { validateImage } from './validate-image.ts';
  * of it is read.
  *
  * @throws Problem `image-...`, see {@link refuseUnsafeImage} and {@link validateImage}; `manifest-keys`;
- * `rootfs-...` where the container's layers cannot be found. Nothing has been touched then.
+ * `scratch-full`; `rootfs-...` where the container's layers cannot be found. Nothing has been touched then.
  */
 export async function judgeImage(host: Host, { container, image }: RestoreInput): Promise<void> {
   refuseUnsafeImage(host.config, container, image);
@@ -21,5 +22,13 @@ export async function judgeImage(host: Host, { container, image }: RestoreInput)
   const { shape, rootfs } = readContainerConfig(container.bundle);
   const facts = await readHostFacts(host);
   const readBase = async () => baseIdentityOf(locateRootfs(rootfs));
-  await validateImage(image.directory, { key: container.key, shape, facts, keys, readBase });
+  const { compressed = {} } = await validateImage(image.directory, {
+    key: container.key,
+    shape,
+    facts,
+    keys,
+    readBase,
+  });
+  const bytes = Object.values(compressed).reduce((sum, file) => sum + file.bytes, 0);
+  if (bytes > 0) prepareScratch(host, container, bytes);
 }

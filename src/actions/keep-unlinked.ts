@@ -3,9 +3,9 @@ import { execa } from 'execa';
 import fs from 'fs-extra';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
 import { type UnlinkedFile, unlinkedFilesIn } from './criu-image.ts';
+import { dumpPlaceOf } from './dump-place.ts';
 import { freezerOf, processesIn } from './freezer.ts';
 import type { Host } from './host.ts';
-import { dumpOf } from './image-store.ts';
 import { readRuncRecord } from './runc-state.ts';
 import { saveContainerRootfs } from './save-rootfs.ts';
 
@@ -18,7 +18,7 @@ import { saveContainerRootfs } from './save-rootfs.ts';
  * are made again while the container is still frozen, saved, and removed. Most jobs have no such file.
  */
 export async function keepUnlinked(host: Host, step: CheckpointStep): Promise<void> {
-  const unlinked = unlinkedFilesIn(dumpOf(step.image));
+  const unlinked = unlinkedFilesIn(dumpPlaceOf(host, step));
   if (unlinked.length === 0) return;
   const record = readRuncRecord(step.container);
   const pids = processesIn(freezerOf(record).directory);

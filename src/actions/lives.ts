@@ -1,6 +1,7 @@
-import { readFileSync, readlinkSync } from 'node:fs';
+import { readlinkSync } from 'node:fs';
 import type { RestoreInput } from '../machines/restore.ts';
 import type { ContainerIdentity, Life } from '../machines/vocabulary.ts';
+import { bootId } from './boot-id.ts';
 import type { Host } from './host.ts';
 import {
   ageOf,
@@ -24,8 +25,7 @@ type LifeEntry = Extract<Entry, { kind: 'life' }>;
  */
 export function thisHost({ config }: Pick<Host, 'config'>): string {
   if (config.hostId) return config.hostId;
-  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  return `${boot}/${readlinkSync('/proc/self/ns/pid')}`;
+  return `${bootId()}/${readlinkSync('/proc/self/ns/pid')}`;
 }
 
 /** The life that holds the job: the latest one. */

@@ -7,7 +7,9 @@ import type { ManifestKeys } from './manifest-keys.ts';
 import { Problem, reasonOf } from './problem.ts';
 import * as z from './schema.ts';
 
+/** Of an image as CRIU and tar have written it, and of one that a Tardis without compression could not restore. */
 export const manifestSchemaVersion = 2;
+export const compressedSchemaVersion = 3;
 
 const sha256 = z.string().check(z.regex(/^[0-9a-f]{64}$/, 'must be a SHA-256 in hexadecimal'));
 
@@ -16,7 +18,7 @@ const restoreFlags = ['--tcp-established', '--ext-unix-sk', '--shell-job', '--fi
 
 /** An image's table of contents and the conditions under which it may be restored: `tardis.json` in the image. */
 export const manifestSchema = z.object({
-  schemaVersion: z.literal(manifestSchemaVersion),
+  schemaVersion: z.literal([manifestSchemaVersion, compressedSchemaVersion]),
   key: z.string(),
   generation: z.int().check(z.positive()),
   /** How many lives the job has had: raised by every restore. */
@@ -69,6 +71,16 @@ export const manifestSchema = z.object({
       chunks: z.optional(z.object({ bytes: z.literal(chunkBytes) })),
     }),
   ),
+  /** CRIU's files that are kept compressed, by the names they had, see compression.ts. */
+  compressed: z.optional(
+    z.record(
+      z.string().check(z.regex(/^pages-\d+\.img$/)),
+      z.object({
+        bytes: z.int().check(z.nonnegative()),
+        frames: z.array(z.int().check(z.positive())),
+      }),
+    ),
+  ),
   /** Whose key vouches for all of the above; absent where the host has none. */
   auth: z.optional(z.object({ keyId: z.string(), hmac: sha256 })),
 });
@@ -120,7 +132,7 @@ function readWhole(path: string): { readonly manifest: Manifest; readonly said: 
     const why = error instanceof z.$ZodError ? z.prettifyError(error) : reasonOf(error);
     throw new Problem(
       'image-manifest',
-      `${path} is not a manifest of this Tardis (schema ${manifestSchemaVersion}): ${reasonOf(why)}; ` +
+      `${path} is not a manifest of this Tardis (schema ${manifestSchemaVersion} or ${compressedSchemaVersion}): ${reasonOf(why)}; ` +
         'take another image, or the Tardis that wrote it',
       { cause: error },
     );

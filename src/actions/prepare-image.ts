@@ -1,11 +1,13 @@
 import type { CheckpointInput } from '../machines/checkpoint.ts';
 import type { ImageInMaking } from '../machines/vocabulary.ts';
+import { levelFor } from './dump-place.ts';
 import type { Host } from './host.ts';
 import { refuseUnsafePlace } from './image-place.ts';
 import { dropUncommitted, openPartial } from './image-store.ts';
 import { checkLife, claimLife } from './lives.ts';
 import { readManifestKeys } from './manifest-keys.ts';
 import { Problem } from './problem.ts';
+import { prepareScratch } from './scratch.ts';
 
 /**
  * Makes the partial image, where no one but root can see or exchange it, if the container carries its job on. What
@@ -27,6 +29,7 @@ export function prepareImage(host: Host, { container, life }: CheckpointInput): 
     );
   }
   checkLife(container, own.epoch);
+  if (levelFor(host, { container }) > 0) prepareScratch(host, container, 0);
   const image = openPartial(container);
   try {
     // A share may give what root makes to another user (NFS root_squash, an EFS access point).

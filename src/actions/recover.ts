@@ -10,6 +10,7 @@ import { closeLife } from './lives.ts';
 import { reasonOf } from './problem.ts';
 import { dropRollback, rollBackRootfs } from './rollback.ts';
 import { isInitAlive, observeContainer, readRuncRecord } from './runc-state.ts';
+import { dropScratch } from './scratch.ts';
 import { undoCheckpoint } from './undo-checkpoint.ts';
 
 /**
@@ -21,7 +22,7 @@ export async function recover(host: Host, { container, interruption }: Container
   const { state, step } = interruption;
   host.log.warn({ interruption: { state, step } }, 'recovering');
   await restoreCgroup2Options(host);
-  const recovered = await putRight(host, container, interruption);
+  const recovered = await putRight(host, container, interruption).finally(() => dropScratch(host, container));
   host.log.warn(recovered, `recovered: ${recovered.note}`);
   return recovered;
 }

@@ -4,11 +4,13 @@ import type { RestoreInput } from '../machines/restore.ts';
 import { keepingCgroup2Options } from './cgroup2-options.ts';
 import { lastCriuErrors } from './criu-log.ts';
 import { writeCriuOptions } from './criu-options.ts';
+import { namingFullDisk } from './full-disk.ts';
 import type { Host } from './host.ts';
 import { readManifest } from './manifest.ts';
 import { readManifestKeys } from './manifest-keys.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { runcForTardis } from './runc.ts';
+import { dropScratch, freshScratch } from './scratch.ts';
 import { cgroupRootOptions } from './unified-cgroup.ts';
 
 /**
@@ -18,28 +20,48 @@ import { cgroupRootOptions } from './unified-cgroup.ts';
  * container then starts from scratch. `--no-subreaper`: the init's new parent is the shim (as containerd's own
  * restore has it). The container's standard streams are the wrapper's, handed on untouched.
  *
- * @throws Problem `restore` with CRIU's reason.
+ * Memory that was compressed is expanded on the host's own disk first, and removed from there again.
+ *
+ * @throws Problem `restore` with CRIU's reason; `image-compression`, `disk-full`.
  */
-export async function restoreMemory(host: Host, { container, image, call }: RestoreInput): Promise<void> {
-  const { dump } = readManifest(image.directory, readManifestKeys(host.config.manifestKeys));
+export async function restoreMemory(host: Host, input: RestoreInput): Promise<void> {
+  const { container, image } = input;
+  const { dump, compressed } = readManifest(image.directory, readManifestKeys(host.config.manifestKeys));
+  const files = join(image.directory, 'checkpoint');
+  if (!compressed) return restoreFrom(files, dump.flags, host, input);
+  try {
+    const expanded = freshScratch(host, container);
+    const { expandDump } = await import('./compression.ts');
+    await namingFullDisk(host.config.scratchDir, () => expandDump(files, expanded, compressed), 'scratchDir');
+    await restoreFrom(expanded, dump.flags, host, input);
+  } finally {
+    dropScratch(host, container);
+  }
+}
+
+async function restoreFrom(
+  files: string,
+  flags: readonly string[],
+  host: Host,
+  { container, call }: RestoreInput,
+): Promise<void> {
   const work = join(container.bundle, 'tardis-restore');
   const log = join(work, 'runc.log');
   await fs.emptyDir(work);
-  const keepsConnections = dump.flags.includes('--tcp-established');
   const HOME = writeCriuOptions(
     container.bundle,
     'restore',
-    keepsConnections,
+    flags.includes('--tcp-established'),
     cgroupRootOptions(container, call),
   );
   try {
     const argv = [
       ...call.globals,
       ...['--log', log, '--log-format', 'json', 'restore', '--detach', '--no-subreaper'],
-      ...['--image-path', join(image.directory, 'checkpoint'), '--work-path', work],
+      ...['--image-path', files, '--work-path', work],
       ...['--bundle', container.bundle],
       ...call.restoreFlags,
-      ...dump.flags,
+      ...flags,
       container.id,
     ];
     await keepingCgroup2Options(host, () => runcForTardis(host, argv, { env: { HOME }, stdio: 'inherit' }));

@@ -6,6 +6,7 @@ import { restoreMachine } from '../machines/restore.ts';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { readContainerConfig } from './container-config.ts';
 import { deleteContainer } from './delete-container.ts';
+import { dumpPlaceOf, levelFor } from './dump-place.ts';
 import { type Slot, takeSlot } from './dump-slots.ts';
 import { noteHeld } from './ending.ts';
 import { armFaults, withFaults } from './fault.ts';
@@ -14,12 +15,13 @@ import { takeUp } from './find-images.ts';
 import { freezeForDump, thawContainer } from './freeze-container.ts';
 import { namingFullDisk } from './full-disk.ts';
 import type { Host } from './host.ts';
-import { dumpOf } from './image-store.ts';
+import { dumpIn } from './image-store.ts';
 import { closeLife, noteRestore } from './lives.ts';
 import { pauseContainer } from './pause-container.ts';
 import { releaseHeld } from './release-held.ts';
 import { dropRollback, rollBackRootfs, saveRollback } from './rollback.ts';
 import { runcForCaller } from './runc.ts';
+import { dropScratch } from './scratch.ts';
 
 /**
  * The machines with everything they do to the world.
@@ -41,6 +43,9 @@ export function provideServices(host: Host, beforeEffect: () => void) {
     name: string,
     effect: (input: Input) => Output | Promise<Output>,
   ) => service(name, (input: Input) => namingFullDisk(input.container.imageRoot, () => effect(input)));
+  /** A step that writes into the host's scratch directory: likewise. */
+  const onScratch = <Output>(effect: () => Promise<Output>): Promise<Output> =>
+    namingFullDisk(host.config.scratchDir, effect, 'scratchDir');
   /** Had before the container is frozen, and given back when its image is dumped and digested: both take cores and memory. */
   let dumpSlot: Slot | undefined;
   /** Of the memory pages, which are digested while they are dumped. */
@@ -79,9 +84,10 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           dumpMemory: writing('dumpMemory', async (step) => {
             const { beginDigests } = await import('./early-digests.ts');
             const { dumpMemory } = await import('./dump-memory.ts');
-            const early = beginDigests(dumpOf(step.image));
-            await dumpMemory(holding(dumpSlot), step).finally(() => {
-              pages = early.finish();
+            const early = levelFor(host, step) > 0 ? undefined : beginDigests(dumpIn(step.image));
+            const dump = () => dumpMemory(holding(dumpSlot), step);
+            await (early ? dump() : onScratch(dump)).finally(() => {
+              pages = early?.finish();
             });
             await (await import('./keep-unlinked.ts')).keepUnlinked(host, step);
           }),
@@ -90,7 +96,10 @@ export function provideServices(host: Host, beforeEffect: () => void) {
             await (await import('./describe-image.ts')).describeImage(host, step, await pages);
             dumpSlot?.release();
           }),
-          handOver: service('handOver', async (step) => (await import('./hand-over.ts')).handOver(step)),
+          handOver: service('handOver', async (step) => {
+            await (await import('./hand-over.ts')).handOver(dumpPlaceOf(host, step), step.request.imagePath);
+            dropScratch(host, step.container);
+          }),
           commitImage: service('commitImage', async (step) =>
             (await import('./commit-image.ts')).commitImage(host, step),
           ),
@@ -100,7 +109,9 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           }),
           undo: service('undo', async (input) => {
             dumpSlot?.release();
-            return (await import('./undo-checkpoint.ts')).undoCheckpoint(input);
+            await (await import('./undo-checkpoint.ts'))
+              .undoCheckpoint(input)
+              .finally(() => dropScratch(host, input.container));
           }),
         },
       }),

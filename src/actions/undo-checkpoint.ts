@@ -44,9 +44,11 @@ function dropEmptyPartials(container: CheckpointInput['container']): void {
   if (!fs.existsSync(home)) return;
   for (const name of fs.readdirSync(home).filter((found) => /^\d+\.partial$/.test(found))) {
     try {
+      // One that holds more is another container's, which is at work there.
+      if (fs.readdirSync(join(home, name)).join() !== 'checkpoint') continue;
       for (const directory of ['checkpoint', '']) fs.rmdirSync(join(home, name, directory));
     } catch {
-      // It holds something: somebody is at work there.
+      // Somebody was quicker: it is gone, or holds something by now.
     }
   }
 }

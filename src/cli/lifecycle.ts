@@ -9,6 +9,7 @@ import { Problem, reasonOf } from '../actions/problem.ts';
 import { giveUpLife } from '../actions/retention.ts';
 import { dropRollback, isRollbackPending, rollBackRootfs } from '../actions/rollback.ts';
 import { observeContainer } from '../actions/runc-state.ts';
+import { dropScratch } from '../actions/scratch.ts';
 import { provideServices } from '../actions/services.ts';
 import {
   type HistoryEntry,
@@ -55,7 +56,10 @@ export async function carryOut(
     const known = beginnings.has(event.type) ? undefined : readState(stateFileOf(container.bundle));
     const refused = known ? undefined : await rollPredecessorBack(host, container);
     if (refused) return refused;
-    if (!known) forgetMarks(container);
+    if (!known) {
+      forgetMarks(container);
+      dropScratch(host, container);
+    }
     // A wrapper may have died between its last word and what follows here.
     gone = known !== undefined && pathOf(known.snapshot.value) === 'deleted';
     const held = { ...host, locks: [lock.descriptor] };

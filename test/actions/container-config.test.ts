@@ -1,7 +1,12 @@
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { isEnabled, readContainerConfig, settingsOf } from '../../src/actions/container-config.ts';
+import {
+  compressionLevelOf,
+  isEnabled,
+  readContainerConfig,
+  settingsOf,
+} from '../../src/actions/container-config.ts';
 import { useScratch } from '../support/action-scratch.ts';
 import { containerdSpec } from '../support/action-specs.ts';
 import { problemOf } from '../support/action-thrown.ts';
@@ -257,5 +262,30 @@ describe('the place of the images', () => {
     const roots = { checkpointRoot: '/c', allowedRoots: [scratch.at('root')] };
     const env = new Map([['TARDIS_CHECKPOINT_HOST_PATH', scratch.at('root/a')]]);
     expect(settingsOf('abc', env, roots).imageRoot).toBe(scratch.at('root/a'));
+  });
+});
+
+describe('compressionLevelOf', () => {
+  const levelOf = (given: string) => compressionLevelOf(new Map([['TARDIS_COMPRESSION_LEVEL', given]]));
+
+  it.each(['0', '1', '09', '19'])('should take %s', (given) => {
+    expect(levelOf(given)).toBe(Number(given));
+  });
+
+  it('should leave it to the host where nothing is said', () => {
+    expect(compressionLevelOf(new Map())).toBeUndefined();
+    expect(levelOf('')).toBeUndefined();
+  });
+
+  it.each(['20', '-1', '1.5', 'zstd', ' 3', '3\n'])('should refuse %j, with the way out', async (given) => {
+    const problem = await problemOf(() =>
+      settingsOf('job', new Map([['TARDIS_COMPRESSION_LEVEL', given]]), {
+        checkpointRoot: '/c',
+        allowedRoots: ['/c'],
+      }),
+    );
+    expect(problem.code).toBe('compression-level');
+    expect(problem.message).toContain(JSON.stringify(given));
+    expect(problem.message).toContain('from 0 (none) to 19');
   });
 });

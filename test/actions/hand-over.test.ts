@@ -12,10 +12,8 @@ import {
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { handOver, takeBack } from '../../src/actions/hand-over.ts';
-import type { CheckpointStep } from '../../src/machines/checkpoint.ts';
 import { isRoot, useScratch } from '../support/action-scratch.ts';
 import { problemOf } from '../support/action-thrown.ts';
-import { callOf, container } from '../support/machine-samples.ts';
 
 const scratch = useScratch();
 const files = { 'core-1.img': 'core', 'pages-1.img': 'pages', 'empty.img': '' };
@@ -24,15 +22,8 @@ const own = (name: string): string => join(partial(), 'checkpoint', name);
 const into = (): string => scratch.at('caller', 'image');
 
 /** Hands the image over, as the caller who named this directory has it. */
-function hand(imagePath = into()): Promise<void> {
-  const step: Pick<CheckpointStep, 'container' | 'call' | 'request' | 'image'> = {
-    container,
-    call: callOf('checkpoint'),
-    request: { leaveRunning: false, imagePath, flags: [] },
-    image: { generation: 3, directory: scratch.at('images', '3'), epoch: 1 },
-  };
-  return handOver(step as CheckpointStep);
-}
+const hand = (imagePath = into()): Promise<void> => handOver(join(partial(), 'checkpoint'), imagePath);
+
 function dump(): void {
   mkdirSync(join(partial(), 'checkpoint'), { recursive: true });
   for (const [name, text] of Object.entries(files)) writeFileSync(own(name), text, { mode: 0o600 });

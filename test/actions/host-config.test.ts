@@ -24,6 +24,8 @@ const defaults = {
   takeoverAfterSeconds: 60,
   restoreAttempts: 2,
   keep: 2,
+  compressionLevel: 0,
+  scratchDir: '/var/lib/tardis/scratch',
 };
 
 /** Every setting, with how it is written in the file and in the environment. */
@@ -41,6 +43,8 @@ const settings: [name: string, inFile: unknown, variable: string, inEnvironment:
   ['manifestKeys', '/etc/tardis/keys.json', 'TARDIS_MANIFEST_KEYS', '/etc/tardis/keys.json'],
   ['maxDumps', 3, 'TARDIS_MAX_DUMPS', '3'],
   ['maxRestores', 5, 'TARDIS_MAX_RESTORES', '5'],
+  ['compressionLevel', 3, 'TARDIS_COMPRESSION_LEVEL', '3'],
+  ['scratchDir', '/mnt/nvme', 'TARDIS_SCRATCH_DIR', '/mnt/nvme'],
 ];
 
 describe('loadHostConfig', () => {
@@ -99,6 +103,8 @@ describe('loadHostConfig', () => {
     ['lockTimeoutSeconds', 86_401],
     ['maxDumps', 0],
     ['maxRestores', 1.5],
+    ['compressionLevel', 20],
+    ['scratchDir', 'scratch'],
   ])('should refuse %s %j, naming the file and the setting', async (name, value) => {
     const problem = await problemOf(() => load({ [name]: value }));
     expect(problem.code).toBe('host-config');

@@ -41,7 +41,7 @@ describe('readManifest', () => {
     ['empty', '', /JSON/],
     ['torn', put('epoch', 0).slice(0, -7), /JSON/],
     ['a list', '[]', /expected object/],
-    ['of a newer schema', put('schemaVersion', 3), /schemaVersion/],
+    ['of a newer schema', put('schemaVersion', 4), /schemaVersion/],
     ['of an older schema', put('schemaVersion', 1), /schemaVersion/],
     ['without a schema', put('schemaVersion', undefined), /schemaVersion/],
     ['without a key', put('key', undefined), /\bkey\b/],
@@ -75,7 +75,7 @@ describe('readManifest', () => {
     if (text !== undefined) writeFileSync(file(), text);
     const problem = await problemOf(() => readManifest(scratch.path));
     expect(problem.code).toBe('image-manifest');
-    expect(problem.message).toContain(`${file()} is not a manifest of this Tardis (schema 2): `);
+    expect(problem.message).toContain(`${file()} is not a manifest of this Tardis (schema 2 or 3): `);
     expect(problem.message).toMatch(message);
     expect(problem.message).toMatch(/; take another image, or the Tardis that wrote it$/);
     expect(problem.message).not.toContain('\n');

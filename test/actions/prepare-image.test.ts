@@ -14,6 +14,7 @@ import { markImage } from '../../src/actions/mark-image.ts';
 import { prepareImage } from '../../src/actions/prepare-image.ts';
 import { hostWith } from '../support/action-host.ts';
 import { useScratch } from '../support/action-scratch.ts';
+import { containerdSpec } from '../support/action-specs.ts';
 import { problemOf } from '../support/action-thrown.ts';
 import { callOf, requestOf } from '../support/machine-samples.ts';
 
@@ -37,8 +38,14 @@ const request = () => ({
   life: undefined,
 });
 
+function bundle(): void {
+  mkdirSync(scratch.at('bundle'));
+  writeFileSync(scratch.at('bundle', 'config.json'), containerdSpec());
+}
+
 describe('prepareImage', () => {
   it('should make directories that only root can look into', () => {
+    bundle();
     const { generation, directory } = prepareImage(host(), request());
     expect(generation).toBe(1);
     for (const path of [
@@ -57,6 +64,16 @@ describe('prepareImage', () => {
     );
     expect(problem.code).toBe('manifest-keys');
     expect(existsSync(root())).toBe(false);
+  });
+
+  it('should make no image where memory would lie meanwhile in a place of others', async () => {
+    bundle();
+    const scratchDir = scratch.at('open');
+    mkdirSync(scratchDir);
+    chmodSync(scratchDir, 0o777);
+    const problem = await problemOf(() => prepareImage(host({ compressionLevel: 1, scratchDir }), request()));
+    expect([problem.code, problem.message.includes(scratchDir)]).toEqual(['image-mode', true]);
+    expect(readdirSync(join(root(), 'job'))).toEqual(['ledger']);
   });
 
   it('should make nothing behind a symlink in place of its key', async () => {

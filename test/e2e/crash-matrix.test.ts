@@ -23,7 +23,8 @@ const faults = {
 type FaultName = keyof typeof faults;
 
 const recovery = { name: 'recovery', story: ['CREATE', 'START'], event: 'RESUME' } as const;
-type Case = { flow: FlowName | 'recovery'; step: string; fault: FaultName };
+/** `compressed` is part of the name of a case whose memory goes through the host's own disk. */
+type Case = { flow: FlowName | 'recovery'; step: string; fault: FaultName; compressed: '' | ', compressed' };
 
 const everyFault = Object.keys(faults) as FaultName[];
 /** The steps that wait for a runc; whether these are all of them, "... hangs" finds out. */
@@ -42,18 +43,28 @@ const cases: Case[] = [
   ...flows.flatMap((flow) => stepsOf(flow).map((step) => ({ flow: flow.name, step }))),
   { flow: recovery.name, step: 'recover' } as const,
 ]
-  .flatMap((at) => everyFault.map((fault) => ({ ...at, fault })))
+  .flatMap((at) => everyFault.map((fault) => ({ ...at, fault, compressed: '' as const })))
   .filter(({ step, fault }) => fault !== '... goes on' || callRunc.has(step));
+/** Where a compressed image is made and restored in another way than others are. */
+const compressedCases = cases
+  .filter(({ flow }) => flow === 'checkpoint leaving it running' || flow === 'restore')
+  .filter(({ step }) => ['dumpMemory', 'describeImage', 'handOver', 'restoreMemory'].includes(step))
+  .map((given): Case => ({ ...given, compressed: ', compressed' }));
 /** Points inside a step, where only a death is to be told from one before or after it. */
 const points = ['commitImage.synced', 'commitImage.renamed', 'commitImage.entered', 'commitImage.drafted'];
 const pointCases = (['checkpoint with exit', 'checkpoint leaving it running'] as const).flatMap((flow) =>
-  points.map((step): Case => ({ flow, step, fault: 'killed before' })),
+  points.map((step): Case => ({ flow, step, fault: 'killed before', compressed: '' })),
 );
+
+const nameOf = ({ flow, compressed, step, fault }: Case): string => `${flow}${compressed}\t${step}\t${fault}`;
+
+/** What the container carries, by what is said of it in the name of a case. */
+const settings = { '': {}, ', compressed': { TARDIS_COMPRESSION_LEVEL: '1' } };
 
 describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of its steps', () => {
   let stack: Stack;
   let runc: DirectRunc;
-  let template: Template;
+  const templates = new Map<string, Template>();
   const pathWithout: Partial<Record<string, string>> = {};
   const outcomes = new Map<string, string>();
 
@@ -69,14 +80,18 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
       installFailingCriu({ ...stack, binDir }).fail(command);
       pathWithout[step] = [binDir, stack.env.PATH].join(delimiter);
     }
-    const job = await CrashJob.make(stack, runc, 'template');
-    await job.begin('create').status();
-    await job.start();
-    await job.countsOn(3);
-    expect(await job.checkpoint([])).toMatchObject({ exitCode: 0 });
-    template = { images: job.images, last: job.ticks.length };
-    await job.run(['delete', '--force']);
-    expect(await job.leftovers()).toEqual([]);
+    for (const [compressed, more] of Object.entries(settings)) {
+      const job = await CrashJob.make(stack, runc, `template${compressed.length}`, { more });
+      await job.begin('create').status();
+      await job.start();
+      await job.countsOn(3);
+      expect(await job.checkpoint([])).toMatchObject({ exitCode: 0 });
+      const pages = readdirSync(join(job.images, '1/checkpoint')).filter((name) => name.startsWith('pages-'));
+      expect(pages.every((name) => name.endsWith('.zst'))).toBe(compressed !== '');
+      templates.set(compressed, { images: job.images, last: job.ticks.length });
+      await job.run(['delete', '--force']);
+      expect(await job.leftovers()).toEqual([]);
+    }
   });
   afterAll(async () => {
     console.log(tableOf(outcomes));
@@ -91,16 +106,20 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
   let count = 0;
   const takeTurns = turns(3);
 
-  test.concurrent.each([...cases, ...pointCases])('$flow: $step $fault', async (given) => {
+  const all = [...cases, ...pointCases, ...compressedCases];
+  test.concurrent.each(all)('$flow$compressed: $step $fault', async (given) => {
     count += 1;
     const id = `c${count}`;
     await takeTurns(async () => {
-      const trial = new Trial(given, await CrashJob.make(stack, runc, id));
+      const trial = new Trial(
+        given,
+        await CrashJob.make(stack, runc, id, { more: settings[given.compressed] }),
+      );
       try {
         await trial.prepare();
-        outcomes.set(`${given.flow}\t${given.step}\t${given.fault}`, await trial.run());
+        outcomes.set(nameOf(given), await trial.run());
       } catch (error) {
-        outcomes.set(`${given.flow}\t${given.step}\t${given.fault}`, 'FAILED');
+        outcomes.set(nameOf(given), 'FAILED');
         const log = trial.job.warnings().join('\n  ');
         throw new Error(`${JSON.stringify(given)} (${id}): ${(error as Error).message}\nlogged:\n  ${log}`, {
           cause: error,
@@ -130,6 +149,10 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
       return this.flow.event === 'CREATE' || this.flow.event === 'RESTORE';
     }
 
+    get template(): Template {
+      return templates.get(this.given.compressed) as Template;
+    }
+
     /** Whether it is the rollback itself that fails. */
     get isRollbackSpoilt(): boolean {
       return (
@@ -151,14 +174,14 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
 
     async prepare(): Promise<void> {
       const { job, flow } = this;
-      if (flow.hasImage) job.takeImage(template);
+      if (flow.hasImage) job.takeImage(this.template);
       if (this.isBeginning) this.#pristine = await rootfsListing(join(job.bundle, 'rootfs'));
       for (const event of flow.story) {
         if (event === 'CREATE') expect(await job.begin('create').status(), job.call?.output()).toBe(0);
         else expect(await job.run([event.toLowerCase()])).toMatchObject({ exitCode: 0 });
         if (event === 'START') await job.countsOn();
       }
-      if (!flow.hasImage && flow.story.length > 0) job.takeImage(template);
+      if (!flow.hasImage && flow.story.length > 0) job.takeImage(this.template);
       if (flow === recovery) await job.checkpoint([], { TARDIS_FAULT: 'after:dumpMemory:kill' });
     }
 
@@ -169,7 +192,7 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
         case 'CREATE':
           return (await job.begin('create', env).status()) === 0;
         case 'RESTORE':
-          return (await job.begin('restore', env, join(template.images, '1/checkpoint')).status()) === 0;
+          return (await job.begin('restore', env, join(this.template.images, '1/checkpoint')).status()) === 0;
         case 'CHECKPOINT leaving':
           return (await job.checkpoint(['--leave-running'], env)).exitCode === 0;
         case 'CHECKPOINT':
@@ -246,7 +269,7 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
       await job.countsOn();
       const litter = await job.litter();
       expect(litter).toEqual(this.isClearingSpoilt ? ['image 2.partial'] : []);
-      const expected = flow.hasImage || flow.event === 'RESTORE' ? template.last + 1 : 1;
+      const expected = flow.hasImage || flow.event === 'RESTORE' ? this.template.last + 1 : 1;
       const image = await job.currentImage();
       let outcome = image > 1 ? `runs on, image ${image}` : 'runs on';
       if (expected > 1) outcome = job.ticks[0] === 1 ? 'afresh' : 'resumes';
@@ -265,7 +288,7 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
       expect(await job.currentImage()).toBe(2);
       await job.run(['delete', '--force']);
       expect(await job.leftovers()).toEqual([]);
-      const after = await CrashJob.make(stack, runc, `${job.id}-next`, job.id);
+      const after = await CrashJob.make(stack, runc, `${job.id}-next`, { imagesOf: job.id });
       expect(await after.begin('create').status()).toBe(0);
       await after.start();
       await after.countsOn();

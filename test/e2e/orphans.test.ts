@@ -45,7 +45,7 @@ describe.skipIf(requireRealStack().skip)("a container's lock", () => {
     expect(await first.checkpoint([])).toMatchObject({ exitCode: 0 });
     await first.run(['delete', '--force']);
 
-    const next = await CrashJob.make(stack, runc, 'stays-next', 'stays');
+    const next = await CrashJob.make(stack, runc, 'stays-next', { imagesOf: 'stays' });
     await next.begin('create').status();
     expect(holdersOf(next.id)).toEqual([]);
     await next.start();

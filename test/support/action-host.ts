@@ -12,6 +12,8 @@ export function hostWith(given: Partial<Host> = {}): Host {
       takeoverAfterSeconds: 60,
       restoreAttempts: 2,
       keep: 2,
+      compressionLevel: 0,
+      scratchDir: '/nowhere/scratch',
       lockTimeoutSeconds: 1,
     },
     realRunc: '/nowhere/runc',

@@ -34,13 +34,19 @@ export class CrashJob {
     this.#imageRoot = imageRoot;
   }
 
-  static async make(stack: Stack, runc: DirectRunc, id: string, imagesOf = id): Promise<CrashJob> {
+  static async make(
+    stack: Stack,
+    runc: DirectRunc,
+    id: string,
+    { imagesOf = id, more = {} }: { imagesOf?: string; more?: Record<string, string> } = {},
+  ): Promise<CrashJob> {
     const imageRoot = join(stack.dir, 'roots', imagesOf);
     mkdirSync(imageRoot, { recursive: true });
     const env = {
       TARDIS_ENABLE: '1',
       TARDIS_CHECKPOINT_KEY: key,
       TARDIS_CHECKPOINT_HOST_PATH: imageRoot,
+      ...more,
     };
     const bundle = await runc.bundle(id, { args: counting, env });
     return new CrashJob(stack, runc, id, bundle, imageRoot);
@@ -145,7 +151,10 @@ export class CrashJob {
       .filter((name) => !/^(current|ledger|\d+\.failed\.jsonl)$/.test(name))
       .filter((name) => !/^\d+$/.test(name) || Number(name) > current);
     const drafts = namesIn(this.bundle).filter((name) => /^tardis\.json./.test(name));
-    return [...strayImages.map((name) => `image ${name}`), ...drafts];
+    const scratch = namesBelow(join(this.#stack.dir, 'scratch')).filter((path) =>
+      `${path}/`.includes(`/${this.id}/`),
+    );
+    return [...strayImages.map((name) => `image ${name}`), ...drafts, ...scratch];
   }
 
   /** What is left of a container that has been deleted. */
@@ -210,6 +219,12 @@ function namesIn(directory: string): string[] {
     return [];
   }
 }
+
+const namesBelow = (directory: string): string[] =>
+  namesIn(directory).flatMap((name) => {
+    const path = join(directory, name);
+    return [path, ...namesBelow(path)];
+  });
 
 function textOf(file: string): string {
   try {

@@ -65,6 +65,8 @@ export class FakeHost implements Disposable {
       takeoverAfterSeconds: 60,
       restoreAttempts: 2,
       keep: 2,
+      compressionLevel: 0,
+      scratchDir: join(this.#home, 'scratch'),
       lockTimeoutSeconds: 600,
     },
     realRunc: join(this.#home, 'runc'),

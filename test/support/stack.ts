@@ -82,6 +82,7 @@ async function furnish(dir: string, options: StackOptions, dismiss: () => Promis
     allowedRoots: [dir],
     logFile: places.logFile,
     runDir: places.runDir,
+    scratchDir: join(dir, 'scratch'),
     ...options.config,
   };
   writeFileSync(places.configFile, `${JSON.stringify(config, null, 2)}\n`);

@@ -1,0 +1,69 @@
+import fs from 'node:fs';
+import { join } from 'node:path';
+import type { ContainerIdentity } from '../machines/vocabulary.ts';
+import { bootId } from './boot-id.ts';
+import type { Host } from './host.ts';
+import { refuseUnsafeWay } from './image-place.ts';
+import { Problem, reasonOf } from './problem.ts';
+
+/** What Tardis makes in the scratch directory, which may be the root of a disk that others use as well. */
+const ownName = (boot: string): string => `tardis-${boot}`;
+const isOwnName = /^tardis-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+const wayTo = ({ root, id }: ContainerIdentity): string => join(ownName(bootId()), root, id);
+
+/** A container's own directory on the host's disk, for CRIU's pages on their way into a compressed image or out of it. */
+const scratchOf = ({ config }: Host, container: ContainerIdentity): string =>
+  join(config.scratchDir, wayTo(container));
+
+/** Where CRIU's files of a checkpoint wait for their compression. */
+export const scratchDumpOf = (host: Host, container: ContainerIdentity): string =>
+  join(scratchOf(host, container), 'checkpoint');
+
+/**
+ * Makes sure that nobody but root can get at what will lie in a container's scratch directory, and that there is room
+ * for it; and removes what was left of containers when the host went down, which nobody else would.
+ *
+ * @param bytes that will be written there; 0 where that is not known.
+ * @throws Problem `image-owner`, `image-mode`, `scratch-full`; the file system's own error.
+ */
+export function prepareScratch(host: Host, container: ContainerIdentity, bytes: number): void {
+  const { scratchDir } = host.config;
+  fs.mkdirSync(scratchDir, { recursive: true, mode: 0o700 });
+  refuseUnsafeWay(scratchDir, wayTo(container));
+  for (const name of fs.readdirSync(scratchDir)) {
+    if (isOwnName.test(name) && name !== ownName(bootId())) drop(host, join(scratchDir, name));
+  }
+  const { bavail, bsize } = fs.statfsSync(scratchDir);
+  if (bavail * bsize >= bytes) return;
+  throw new Problem(
+    'scratch-full',
+    `the job's memory takes ${bytes} bytes, and ${scratchDir} has ${bavail * bsize} left; make room there, or name a ` +
+      'larger disk by scratchDir',
+  );
+}
+
+/**
+ * Makes a container's scratch directory anew, empty and for root's eyes only.
+ *
+ * @throws the file system's own error.
+ */
+export function freshScratch(host: Host, container: ContainerIdentity): string {
+  const directory = scratchOf(host, container);
+  fs.rmSync(directory, { recursive: true, force: true });
+  fs.mkdirSync(join(directory, '..'), { recursive: true, mode: 0o700 });
+  fs.mkdirSync(directory, { mode: 0o700 });
+  return directory;
+}
+
+/** Removes a container's scratch directory, where there is one; failing to fails nothing. */
+export const dropScratch = (host: Host, container: ContainerIdentity): void =>
+  drop(host, scratchOf(host, container));
+
+function drop(host: Host, directory: string): void {
+  try {
+    fs.rmSync(directory, { recursive: true, force: true });
+  } catch (error) {
+    host.log.warn({ directory, reason: reasonOf(error) }, 'a scratch directory stays: remove it by hand');
+  }
+}
