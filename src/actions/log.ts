@@ -25,7 +25,7 @@ export function openLog(file: string, bindings: Record<string, unknown>): Logger
 
 /**
  * A destination that appends a line in one write(2), so that those of two hundred wrappers do not mix, and loses it
- * where it cannot be written. pino's own does more, and what that needs of Node takes 10 ms to load (scripts/build.mjs).
+ * where it cannot be written. pino's own does more, and what that needs of Node takes a few milliseconds to load (scripts/build.mjs).
  */
 const appendingTo = (fd: number): DestinationStream => ({
   write(line) {
