@@ -1,13 +1,18 @@
 // Bundles the two programs for the host: one file each, so that a call opens one file and not four hundred. As CommonJS,
 // in which what is imported lazily, Node's own modules included, is not even begun before it is needed.
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { createHash } from 'node:crypto';
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { build } from 'esbuild';
+import { rehearse } from './rehearse.mjs';
 
-await build({
-  entryPoints: { 'tardis-runc': 'src/cli/tardis-runc.ts', tardis: 'src/cli/tardis.ts' },
+const { outputFiles } = await build({
+  write: false,
+  entryPoints: {
+    'tardis-runc': 'src/cli/tardis-runc.ts',
+    tardis: 'src/cli/tardis.ts',
+    load: 'src/cli/load.ts',
+  },
   outdir: 'dist',
   outExtension: { '.js': '.cjs' },
   bundle: true,
@@ -20,6 +25,14 @@ await build({
   plugins: [{ name: 'pino without workers', setup: leaveOutWorkers }],
   logLevel: 'warning',
 });
+// Whole at every moment: calls go on while they are replaced. The last line is what src/cli/load.ts knows a program by.
+for (const { path, contents } of outputFiles) {
+  const mark = `//# build ${createHash('sha256').update(contents).digest('hex')}\n`;
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(`${path}.draft`, Buffer.concat([contents, Buffer.from(mark)]));
+  renameSync(`${path}.draft`, path);
+}
+rehearse(join(import.meta.dirname, '../dist'));
 
 /**
  * pino loads the parts for its own files and worker threads at once, needed or not. Ours is a file that it is handed
@@ -37,29 +50,4 @@ function leaveOutWorkers(build) {
         ? 'exports.isMainThread = true;'
         : `module.exports = function () { throw new Error(${JSON.stringify(`${path} is not in this bundle`)}); };`,
   }));
-}
-
-// V8's compiled form of the program, which the launcher has it load (docs/performance.md). It is made by the Node that
-// is going to use it and holds what has run, so the program creates a container here, with a runc that does nothing.
-const installation = join(import.meta.dirname, '..');
-rmSync(join(installation, 'dist/compile-cache'), { recursive: true, force: true });
-const place = mkdtempSync(join(tmpdir(), 'tardis-build-'));
-try {
-  const settings = {
-    realRunc: '/bin/true',
-    checkpointRoot: join(place, 'images'),
-    runDir: join(place, 'run'),
-  };
-  writeFileSync(join(place, 'tardis.json'), JSON.stringify({ ...settings, logFile: join(place, 'log') }));
-  const bundle = { root: { path: 'rootfs' }, process: { env: ['TARDIS_ENABLE=1'] } };
-  writeFileSync(join(place, 'config.json'), JSON.stringify(bundle));
-  execFileSync(
-    join(installation, 'bin/tardis-runc'),
-    ['--root', join(place, 'root'), 'create', '--bundle', place, 'job'],
-    {
-      env: { PATH: process.env.PATH, TARDIS_CONFIG: join(place, 'tardis.json') },
-    },
-  );
-} finally {
-  rmSync(place, { recursive: true });
 }

@@ -1,8 +1,11 @@
+import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
   cpSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
+  renameSync,
   rmSync,
   symlinkSync,
   truncateSync,
@@ -54,6 +57,8 @@ describe('an enabled create where the installation is broken', () => {
       title: 'the program is another one',
       damage: (home) => writeFileSync(join(home, 'dist/tardis-runc.cjs'), 'export const mine = 1;\n'),
     },
+    { title: 'its loader is missing', damage: (home) => rmSync(join(home, 'dist/load.cjs')) },
+    { title: 'its loader is empty', damage: (home) => truncateSync(join(home, 'dist/load.cjs')) },
     { title: 'Node is missing', damage: (_, node) => rmSync(node) },
     { title: 'Node is empty', damage: (_, node) => truncateSync(node) },
     { title: 'Node may not be executed', damage: (_, node) => chmodSync(node, 0o644) },
@@ -104,3 +109,56 @@ describe('an enabled create where the installation is broken', () => {
     expect(bench.runc.calls().map((call) => call.env)).toEqual([env]);
   });
 });
+
+describe("V8's compiled form of the program", () => {
+  const forms = ['others', 'checkpoint'].map((name) => `dist/tardis-runc.cjs.${name}.compiled`);
+
+  it('should be taken, as it was kept when the program was built', async () => {
+    const taken =
+      'const { compile } = require(process.argv[1]); for (const command of ["create", "checkpoint"]) console.log(compile(process.argv[2], command).script.cachedDataRejected)';
+    const programs = ['load', 'tardis-runc'].map((name) => join(installation, `dist/${name}.cjs`));
+    const { stdout } = spawnSync(process.execPath, ['-e', taken, '--', ...programs], { encoding: 'utf8' });
+    expect(stdout).toBe('false\nfalse\n');
+  });
+
+  it.each<{ title: string; damage: (path: string) => void }>([
+    { title: 'is missing', damage: (path) => rmSync(path) },
+    { title: 'is empty', damage: (path) => truncateSync(path) },
+    { title: 'is cut short', damage: (path) => truncateSync(path, 100_000) },
+    { title: 'is of another program', damage: keepThatOfAnother },
+    { title: "is of another V8's", damage: (path) => writeFileSync(path, otherVersion(readFileSync(path))) },
+  ])('should not be needed where it $title', async ({ damage }) => {
+    const home = join(bench.dir, 'installation');
+    for (const part of ['bin', 'dist'])
+      cpSync(join(installation, part), join(home, part), { recursive: true });
+    symlinkSync(join(installation, 'node_modules'), join(home, 'node_modules'));
+    for (const form of forms) damage(join(home, form));
+    expect((await bench.call(create(), { launcher: join(home, 'bin/tardis-runc') })).status).toBe(0);
+    expect(readdirSync(bench.enabled)).toContain('tardis.json');
+    expect(bench.logged().filter(({ level }) => level === 'warn')).toEqual([]);
+  });
+});
+
+/** V8 tells two programs from each other by their length alone. */
+function keepThatOfAnother(path: string): void {
+  const dist = join(path, '..');
+  const program = join(dist, 'tardis-runc.cjs');
+  const { length } = readFileSync(program);
+  const text = 'exports.main = () => process.exit(9);';
+  const mark = `\n//# build ${'0'.repeat(64)}\n`;
+  const other = join(dist, 'other.cjs');
+  writeFileSync(other, text + ' '.repeat(length - text.length - mark.length) + mark);
+  const keeping =
+    'const [load, command, other] = process.argv.slice(1); require(load).load(other, { command, keep: true }).main([])';
+  const command = path.split('.').at(-2) as string;
+  const argv = ['-e', keeping, '--', join(dist, 'load.cjs'), command, other];
+  expect(spawnSync(process.execPath, argv).status).toBe(9);
+  renameSync(`${other}.${command}.compiled`, path);
+}
+
+/** V8's words begin with its magic number and the hash of its version. */
+const otherVersion = (kept: Buffer): Buffer => {
+  const changed = Buffer.from(kept);
+  changed.writeUInt32LE(1, 4);
+  return changed;
+};
