@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what Tardis needs on a Debian 12 or 13 host: runc, containerd, Docker, busybox-static,
-# iproute2, util-linux, tar and a CRIU whose `criu check` succeeds. May be run as often as you like.
+# iproute2, util-linux, tar and a CRIU that dumps and restores a container. May be run as often as you like.
 #
 #   scripts/setup-host.sh            the host's needs
 #   scripts/setup-host.sh --tests    and what the test suite builds its workloads with
@@ -12,7 +12,7 @@ stop() { printf 'setup-host: %s\n' "$*" >&2; exit 1; }
 
 want="runc containerd docker.io busybox-static iproute2 util-linux tar attr"
 criu_home=${TARDIS_CRIU_HOME:-/usr/local/lib/tardis-criu}
-criu_command=/usr/local/sbin/criu
+criu_command=${TARDIS_CRIU_COMMAND:-/usr/local/sbin/criu}
 
 for flag in "$@"; do
   case $flag in
@@ -56,49 +56,19 @@ if [ -n "$missing" ]; then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
-# `criu check` alone says too little: CRIU before 4.2 passes it on Linux 6.16 and later and then cannot dump a
-# TCP socket (criu#2718). So a container that listens is dumped, as Tardis will do it: by runc. (A process of this
-# shell's would not do: it holds files, a session and mounts from outside, which CRIU rightly refuses.)
-# Leaves in $why what went wrong; where no container runs, `criu check` decides alone. CRIU caches what the
-# kernel can do; after an upgrade of either the cache lies.
+# Whether the criu on the PATH dumps and restores (scripts/probe-criu.sh). A CRIU that does not is named once, with
+# the reason, which also stays in $why. Where no container can be run, `criu check` decides alone.
 criu_works() {
   hash -r
   command -v criu >/dev/null 2>&1 || { why="no criu on the PATH"; return 1; }
-  rm -f /run/criu.kdat
-  criu check >/dev/null 2>&1 || { why="criu check: $(criu check 2>&1 | tail -n 3)"; return 1; }
-  probe=$(mktemp -d)
-  probe_id=tardis-setup-$$
-  worked=0
-  dump_listener || worked=1
-  runc --root "$probe/run" delete --force "$probe_id" >/dev/null 2>&1 || :
-  rm -rf "$probe"
-  return $worked
-}
-
-dump_listener() {
-  mkdir -p "$probe/rootfs" "$probe/image"
-  cp "$(command -v busybox)" "$probe/rootfs/busybox"
-  cat >"$probe/config.json" <<'END'
-{ "ociVersion": "1.0.2",
-  "process": { "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["/busybox", "nc", "-l", "-p", "7000"] },
-  "root": { "path": "rootfs" },
-  "mounts": [
-    { "destination": "/proc", "type": "proc", "source": "proc" },
-    { "destination": "/dev", "type": "tmpfs", "source": "tmpfs" } ],
-  "linux": { "namespaces": [
-    { "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }, { "type": "network" } ] } }
-END
-  runc --root "$probe/run" --log "$probe/said" run --detach --bundle "$probe" --pid-file "$probe/pid" "$probe_id" \
-    </dev/null >/dev/null 2>&1 || { say "warning: no dump was tried, runc runs no container here: $(tail -n 3 "$probe/said")"; return 0; }
-  pid=$(cat "$probe/pid")
-  tries=0
-  until grep -q ":1B58 .* 0A " "/proc/$pid/net/tcp" "/proc/$pid/net/tcp6" 2>/dev/null; do
-    tries=$((tries + 1))
-    [ $tries -gt 200 ] && { say "warning: no dump was tried, a container that should listen on port 7000 does not"; return 0; }
-    sleep 0.05
-  done
-  runc --root "$probe/run" checkpoint --image-path "$probe/image" --work-path "$probe" "$probe_id" \
-    >"$probe/said" 2>&1 || { why="a container that listens could not be dumped: $(grep -h Error "$probe/dump.log" "$probe/said" | tail -n 5)"; return 1; }
+  status=0
+  why=$("$(dirname "$0")/probe-criu.sh") || status=$?
+  case $status in
+    0) return 0 ;;
+    2) say "warning: no dump was tried, $why"; return 0 ;;
+  esac
+  say "rejected $(command -v criu) ($(timeout -k 2 20 criu --version 2>&1 | head -n 1)): $why"
+  return 1
 }
 
 # The host's own apt sources with the name of a later release, main archive only (a release to come has no
@@ -156,22 +126,24 @@ extract_criu() {
     mmdebstrap --quiet --variant=extract --include=criu "$@" "$suite" "$fresh" - 2>/dev/null
 }
 
-if ! criu_works; then
+works=
+if criu_works; then
+  works=yes
+elif ! command -v criu >/dev/null 2>&1; then
   # The host's own CRIU first: on most kernels it is enough.
-  if ! command -v criu >/dev/null 2>&1; then
-    apt_update
-    say "installing criu"
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends criu >/dev/null || say "this Debian has no criu package"
-  fi
-  for suite in $later_releases; do
-    criu_works && break
-    install_private_criu "$suite" || :
-  done
-  if ! criu_works; then
-    criu check >/dev/null 2>&1 || stop "found no CRIU that works on Linux $(uname -r) ($why); install CRIU 4.2 or newer by hand"
-    say "warning: 'criu check' succeeds, but $why"
-    say "warning: going on; checkpoints on this host may fail, and their containers run on"
-  fi
+  apt_update
+  say "installing criu"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends criu >/dev/null || say "this Debian has no criu package"
+  criu_works && works=yes
+fi
+for suite in $later_releases; do
+  [ -n "$works" ] && break
+  install_private_criu "$suite" && criu_works && works=yes
+done
+if [ -z "$works" ]; then
+  timeout -k 2 20 criu check >/dev/null 2>&1 || stop "found no CRIU that works on Linux $(uname -r) ($why); install CRIU 4.2 or newer by hand"
+  say "warning: 'criu check' succeeds, but $why"
+  say "warning: going on; checkpoints on this host may fail, and their containers run on"
 fi
 
 say "criu check: $(criu check 2>&1 | tail -n 1)"

@@ -66,6 +66,7 @@ const directoryOf = (home: string): string => join(home, 'ledger');
  * An entry that cannot be understood counts as a number alone: it was linked whole, so a later Tardis wrote it.
  *
  * @param home the key's directory.
+ * @throws the file system's own error: an entry that cannot be read is not an entry that is not there.
  */
 export function readLedger(home: string): Ledger {
   const numbers = namesIn(directoryOf(home))
@@ -73,9 +74,9 @@ export function readLedger(home: string): Ledger {
     .map(Number)
     .sort((a, b) => a - b);
   const entries = numbers.flatMap((number): Entry[] => {
+    const text = textOf(join(directoryOf(home), String(number)));
     try {
-      const said: unknown = JSON.parse(fs.readFileSync(join(directoryOf(home), String(number)), 'utf8'));
-      return [{ ...entrySchema.parse(said), number }];
+      return [{ ...entrySchema.parse(JSON.parse(text ?? '')), number }];
     } catch {
       return [];
     }
