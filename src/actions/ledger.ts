@@ -204,3 +204,13 @@ function namesIn(directory: string): string[] {
     throw error;
   }
 }
+
+/** A file's text; undefined where there is none. */
+function textOf(path: string): string | undefined {
+  try {
+    return fs.readFileSync(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
