@@ -5,14 +5,16 @@ import { reasonOf } from './problem.ts';
 import { collectGarbage } from './retention.ts';
 
 /**
- * Commits a finished image, and removes what it makes superfluous.
+ * Commits a finished image.
  *
- * @throws what {@link commit} throws; litter that cannot be removed fails nothing.
+ * @throws what {@link commit} throws.
  */
-export async function commitImage(host: Host, { container, image }: CheckpointStep): Promise<void> {
-  await commit(container, image);
+export const commitImage = ({ container, image }: CheckpointStep): Promise<void> => commit(container, image);
+
+/** Removes what a committed image makes superfluous; litter that cannot be removed fails nothing. */
+export async function tidyAfter(host: Host, { container, image }: CheckpointStep): Promise<void> {
   try {
-    const removed = collectGarbage(container, image, host.config.keep);
+    const removed = await collectGarbage(container, image, host.config.keep);
     if (removed.length > 0) host.log.info({ generations: removed }, 'removed images beyond the newest');
   } catch (error) {
     host.log.warn({ reason: reasonOf(error) }, 'cannot remove what the new image makes superfluous');

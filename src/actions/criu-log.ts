@@ -1,5 +1,15 @@
 import fs from 'node:fs';
 
+/** The last line of a log, without its time; undefined where there is none. */
+export function lastLine(path: string): string | undefined {
+  try {
+    const lines = fs.readFileSync(path, 'latin1').trimEnd().split('\n');
+    return lines.at(-1)?.replace(/^\([\d.]+\)\s*/, '') || undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** CRIU says this of a limit that it only tried to raise for itself; it fails nothing. */
 const harmless = /Can't setup RLIMIT_NOFILE for self/;
 

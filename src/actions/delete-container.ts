@@ -29,7 +29,7 @@ export async function deleteContainer(host: Host, { container, call, epoch }: De
     if (!(error instanceof RuncFailure) || readRuncRecord(container)) throw error;
     status = error.status;
   }
-  if (epoch !== undefined) giveUpLife(host, container, epoch, ending);
+  if (epoch !== undefined) await giveUpLife(host, container, epoch, ending);
   // The container is gone; litter that cannot be removed is no reason to say otherwise.
   await removeEmptyCgroups(container).catch(() => {});
   await dropRollback(container).catch(() => {});
@@ -41,7 +41,7 @@ export async function deleteContainer(host: Host, { container, call, epoch }: De
 /** Removes what runc and CRIU were given in a bundle whose container is gone. */
 export async function removeLitter({ bundle }: ContainerIdentity): Promise<void> {
   forgetMarks({ bundle });
-  for (const name of ['tardis-criu', 'tardis-restore']) {
+  for (const name of ['tardis-criu', 'tardis-dump', 'tardis-restore', 'tardis-stopped-tasks.json']) {
     await rm(join(bundle, name), { recursive: true, force: true }).catch(() => {});
   }
 }

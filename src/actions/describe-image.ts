@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import { open } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
 import { baseIdentityOf } from './base-identity.ts';
 import { compressDump } from './compression.ts';
@@ -21,9 +21,9 @@ import {
   writeManifest,
 } from './manifest.ts';
 import { readManifestKeys } from './manifest-keys.ts';
+import { Problem } from './problem.ts';
 import { locateRootfs } from './rootfs-location.ts';
 import { readRootfsSummary } from './save-rootfs.ts';
-import { scratchDumpOf } from './scratch.ts';
 
 /** Switches of `runc checkpoint` that `runc restore` needs as well: the shim never passes them there. */
 const switchesForRestore = ['tcp-established', 'ext-unix-sk', 'shell-job'] as const;
@@ -34,15 +34,30 @@ const switchesForRestore = ['tcp-established', 'ext-unix-sk', 'shell-job'] as co
  * @throws the file system's own error where one could not be written. It must not be passed over: Linux tells it once
  * (errseq_t, lib/errseq.c), so the commit would not hear of it.
  */
-async function writeBack(directory: string, names: readonly string[]): Promise<void> {
+async function writeBack({ watch }: Host, directory: string, names: readonly string[]): Promise<void> {
   const large = names
     .map((name) => join(directory, name))
     .filter((path) => fs.statSync(path).size > chunkBytes);
   for (const path of large) {
     const file = await open(path);
-    await file.datasync().finally(() => file.close());
+    const synced = () => file.datasync().finally(() => file.close());
+    await (watch ? watch.progress.writing(synced) : synced());
   }
 }
+
+/** Copies CRIU's files from the host's disk into the image, by a program that can be killed while it waits for a server. */
+async function copyDump(from: string, to: string): Promise<void> {
+  const { execa } = await import('execa');
+  const { exitCode, stderr } = await execa('cp', ['--recursive', '--no-target-directory', '--', from, to], {
+    stdin: 'ignore',
+    reject: false,
+  });
+  if (exitCode !== 0) throw new Problem('image-copy', `cannot copy CRIU's files into the image: ${stderr}`);
+}
+
+/** Digests by the paths that the same files have in another directory. */
+const movedTo = (directory: string, known: KnownDigests = new Map()): KnownDigests =>
+  new Map([...known].map(([path, digests]) => [join(directory, basename(path)), digests]));
 
 /**
  * Writes the manifest over everything that is in the partial image by now, and the two configurations. A job that is
@@ -58,9 +73,11 @@ export async function describeImage(
 ): Promise<void> {
   const partial = partialOf(image);
   const level = levelFor(host, { container });
+  const { dumpDirectory } = image;
   const compressed =
-    level > 0 ? await compressDump(scratchDumpOf(host, container), dumpIn(image), level) : undefined;
-  if (compressed) makePrivate(scratchDumpOf(host, container));
+    dumpDirectory && level > 0 ? await compressDump(dumpDirectory, dumpIn(image), level) : undefined;
+  if (dumpDirectory && !compressed) await copyDump(dumpDirectory, dumpIn(image));
+  if (dumpDirectory) makePrivate(dumpDirectory);
   const createdAt = new Date().toISOString();
   const config = readContainerConfig(container.bundle);
   fs.writeFileSync(join(partial, 'spec.dump'), config.text, { mode: 0o600 });
@@ -72,9 +89,9 @@ export async function describeImage(
   const names = filesBelow(partial).filter((name) => name !== manifestName);
   const [facts, files, base] = await Promise.all([
     readHostFacts(host),
-    digestsOf(partial, names, known),
+    digestsOf(partial, names, dumpDirectory ? movedTo(dumpIn(image), known) : known),
     baseIdentityOf(locateRootfs(config.rootfs)),
-    writeBack(partial, names),
+    writeBack(host, partial, names),
   ]);
   const switches = switchesForRestore.filter((name) => call.switches.includes(name));
   const manifest: Manifest = {
@@ -96,7 +113,7 @@ export async function describeImage(
     dump: {
       leftRunning: request.leaveRunning,
       flags: [...switches, 'file-locks' as const].map((name) => `--${name}` as const),
-      stoppedTasks: readStoppedTasks(partial),
+      stoppedTasks: readStoppedTasks(container, partial),
     },
     rootfs: { ...readRootfsSummary(partial), base },
     host: { ...facts, cpuFlags: [...facts.cpuFlags], kernelFeatures: [...facts.kernelFeatures] },

@@ -4,9 +4,9 @@ import type { CheckpointStep } from '../machines/checkpoint.ts';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { keepingCgroup2Options } from './cgroup2-options.ts';
 import { tasksDumpedStopped } from './criu-image.ts';
-import { lastCriuErrors } from './criu-log.ts';
+import { lastCriuErrors, lastLine } from './criu-log.ts';
 import { writeCriuOptions } from './criu-options.ts';
-import { dumpPlaceOf, levelFor } from './dump-place.ts';
+import { dumpPlaceOf } from './dump-place.ts';
 import { freezerOf, isFrozen, processesIn } from './freezer.ts';
 import type { Host } from './host.ts';
 import { partialOf } from './image-store.ts';
@@ -20,7 +20,12 @@ import { hasTcpConnections } from './tcp-connections.ts';
 /** CRIU's own reports, which checkpointctl's users look for at the top of an image. */
 const reports = ['dump.log', 'stats-dump'];
 
-const stoppedName = 'stopped-tasks.json';
+/** In the bundle, which no file server can keep from an undo. */
+const stoppedFile = ({ bundle }: Pick<ContainerIdentity, 'bundle'>): string =>
+  join(bundle, 'tardis-stopped-tasks.json');
+
+/** Where CRIU and runc log a dump: on the host's own file system, so that how far it got can always be told. */
+const workOf = ({ bundle }: Pick<ContainerIdentity, 'bundle'>): string => join(bundle, 'tardis-dump');
 
 /**
  * Dumps a frozen container's memory into the partial image and leaves it as it is: frozen, and whole.
@@ -34,10 +39,10 @@ const stoppedName = 'stopped-tasks.json';
  */
 export async function dumpMemory(host: Host, step: CheckpointStep): Promise<void> {
   const { container, call, request, image } = step;
-  const dump = dumpPlaceOf(host, step);
+  const dump = dumpPlaceOf(step);
   const partial = partialOf(image);
-  const work = join(partial, 'work');
-  if (levelFor(host, step) > 0) freshScratch(host, container);
+  const work = workOf(container);
+  if (image.dumpDirectory) freshScratch(host, container);
   fs.emptyDirSync(dump);
   fs.emptyDirSync(work);
   const freezer = freezerOf(readRuncRecord(container));
@@ -48,9 +53,11 @@ export async function dumpMemory(host: Host, step: CheckpointStep): Promise<void
   const HOME = hasNone
     ? writeCriuOptions(container.bundle, 'dump', true, ['skip-in-flight'])
     : writeCriuOptions(container.bundle, 'dump', keepsConnections);
-  const log = join(partial, 'runc.log');
+  const log = join(work, 'runc.log');
   const stopped = freezer.version === 1 ? stoppedTasksIn(freezer.directory) : [];
-  fs.writeJsonSync(join(partial, stoppedName), stopped.map(pidInContainer), { mode: 0o600 });
+  fs.writeJsonSync(stoppedFile(container), stopped.map(pidInContainer), { mode: 0o600 });
+  host.watch?.guardian?.stop(stopped);
+  host.watch?.tells(() => lastLine(join(work, 'dump.log')));
   for (const pid of stopped) signalTask(pid, 'SIGCONT');
   try {
     const argv = [
@@ -78,18 +85,17 @@ export async function dumpMemory(host: Host, step: CheckpointStep): Promise<void
   }
   giveDumpLog(work, request.workPath);
   for (const name of reports) {
-    if (fs.existsSync(join(work, name))) fs.renameSync(join(work, name), join(partial, name));
+    if (fs.existsSync(join(work, name))) fs.copySync(join(work, name), join(partial, name));
   }
   fs.rmSync(work, { recursive: true });
-  fs.rmSync(log, { force: true });
 }
 
 /**
  * Stops the tasks again that a dump had continued which did not come to its end, while they are frozen still. Harmless
  * where that was done.
  */
-export function stopTasksAgain(container: ContainerIdentity, partial: string): void {
-  const file = join(partial, stoppedName);
+export function stopTasksAgain(container: ContainerIdentity): void {
+  const file = stoppedFile(container);
   const record = readRuncRecord(container);
   if (!record?.freezer || !isInitAlive(record) || !fs.existsSync(file)) return;
   const stopped = new Set(fs.readJsonSync(file) as (number | null)[]);
@@ -100,8 +106,8 @@ export function stopTasksAgain(container: ContainerIdentity, partial: string): v
 }
 
 /** The pids (in the container) of the tasks that were stopped when the container was dumped. */
-export function readStoppedTasks(partial: string): number[] {
-  const remembered = fs.readJsonSync(join(partial, stoppedName)) as (number | null)[];
+export function readStoppedTasks(container: ContainerIdentity, partial: string): number[] {
+  const remembered = fs.readJsonSync(stoppedFile(container)) as (number | null)[];
   const pids = [
     ...remembered.filter((pid) => pid !== null),
     ...tasksDumpedStopped(join(partial, 'checkpoint')),

@@ -1,8 +1,11 @@
+import { statSync } from 'node:fs';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
 import { compressionLevelOf, readContainerConfig } from './container-config.ts';
 import type { Host } from './host.ts';
 import { dumpIn } from './image-store.ts';
-import { scratchDumpOf } from './scratch.ts';
+import { Problem } from './problem.ts';
+import { readRuncRecord, usedMemory } from './runc-state.ts';
+import { prepareScratch, scratchDumpOf } from './scratch.ts';
 
 /** zstd's level for a container's memory; 0 for none. */
 export function levelFor({ config }: Host, { container }: Pick<CheckpointStep, 'container'>): number {
@@ -10,8 +13,34 @@ export function levelFor({ config }: Host, { container }: Pick<CheckpointStep, '
 }
 
 /**
- * Where CRIU dumps to: into the image itself, or, where that will be compressed, onto the host's own disk first, so that
- * a slow place of images is written to only once the job has been thawed, and only what is left to write.
+ * Chooses where CRIU dumps to: onto the host's own disk, from where its files come into the image once its hold of the job
+ * is over; or right into the image, where that is on the same disk.
+ *
+ * CRIU holds every task by ptrace, and a CRIU that sleeps on a file server that is gone can neither be ended nor be
+ * parted from them: they would be held until the server is back, and no freezer lets them go. So a dump never waits for
+ * one, unless the host's disk has no room for it.
+ *
+ * @throws Problem `image-owner`, `image-mode`; `scratch-full` where the memory is to be compressed; the file system's own
+ * error.
  */
-export const dumpPlaceOf = (host: Host, step: CheckpointStep): string =>
-  levelFor(host, step) > 0 ? scratchDumpOf(host, step.container) : dumpIn(step.image);
+export function chooseDumpDirectory(host: Host, container: CheckpointStep['container']): string | undefined {
+  if (levelFor(host, { container }) > 0) {
+    prepareScratch(host, container, 0);
+    return scratchDumpOf(host, container);
+  }
+  try {
+    prepareScratch(host, container, usedMemory(readRuncRecord(container)));
+  } catch (error) {
+    if (!(error instanceof Problem) || error.code !== 'scratch-full') throw error;
+    host.log.warn(
+      `${error.message}; CRIU dumps into the image itself, and a file server that hangs keeps the job frozen`,
+    );
+    return undefined;
+  }
+  const onOneDisk = statSync(host.config.scratchDir).dev === statSync(container.imageRoot).dev;
+  return onOneDisk ? undefined : scratchDumpOf(host, container);
+}
+
+/** Where CRIU dumps to. */
+export const dumpPlaceOf = ({ image }: Pick<CheckpointStep, 'image'>): string =>
+  image.dumpDirectory ?? dumpIn(image);

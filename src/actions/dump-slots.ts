@@ -46,20 +46,19 @@ export async function takeSlot(host: Host, work: Work): Promise<Slot> {
   try {
     const count = slotsFor(work, host.config);
     fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
-    const turn = await awaitTurn(join(directory, 'queue'));
+    const turn = await awaitTurn(join(directory, 'queue'), lockTimeoutSeconds);
+    if (!turn) return withoutSlot(host, work, began, count);
     try {
       const paths = Array.from({ length: count }, (_, i) => join(directory, `${i}`));
       // One that is likely to be free where there are many; to try them all would cost a process for each, in turn.
       const likely = paths[process.pid % count] as string;
-      const held = tryOne(likely) ?? (await awaitAny(paths, lockTimeoutSeconds));
+      // One deadline for the queue and the slot.
+      const left = Math.max(0, lockTimeoutSeconds - (performance.now() - began) / 1000);
+      const held = tryOne(likely) ?? (await awaitAny(paths, left));
+      if (!held) return withoutSlot(host, work, began, count);
       const waitedMs = Math.round(performance.now() - began);
-      if (held) host.log.info({ work, waitedMs }, `has one of the ${count} slots for ${work}`);
-      else
-        host.log.warn(
-          { work, waitedMs },
-          `none of the ${count} slots for ${work} came free: goes on without`,
-        );
-      return held ? { descriptors: [held.fd], release: once(() => fs.closeSync(held.fd)) } : noSlot;
+      host.log.info({ work, waitedMs }, `has one of the ${count} slots for ${work}`);
+      return { descriptors: [held.fd], release: once(() => fs.closeSync(held.fd)) };
     } finally {
       fs.closeSync(turn.fd);
     }
@@ -71,11 +70,19 @@ export async function takeSlot(host: Host, work: Work): Promise<Slot> {
 
 const open = (path: string): Held => ({ fd: fs.openSync(path, 'a', 0o600), path });
 
-async function awaitTurn(path: string): Promise<Held> {
+function withoutSlot(host: Host, work: Work, began: number, count: number): Slot {
+  const waitedMs = Math.round(performance.now() - began);
+  host.log.warn({ work, waitedMs }, `none of the ${count} slots for ${work} came free: goes on without`);
+  return noSlot;
+}
+
+/** Undefined where the time is up. */
+async function awaitTurn(path: string, timeoutSeconds: number): Promise<Held | undefined> {
   const turn = open(path);
   try {
-    await awaitLock(turn.fd, path).answer;
-    return turn;
+    if ((await awaitLock(turn.fd, path, timeoutSeconds).answer) === 'locked') return turn;
+    fs.closeSync(turn.fd);
+    return undefined;
   } catch (error) {
     fs.closeSync(turn.fd);
     throw error;

@@ -8,6 +8,7 @@ import { chunkBytes, digestPiece, type KnownDigests, type Piece } from './file-d
 /** What CRIU only ever appends to (criu/page-xfer.c): below its size at any moment such a file is what it will be. */
 const appendedOnly = /^pages-\d+\.img$/;
 
+/** Between two looks of all lanes together: a CRIU that hangs must not be hidden by the CPU time that looking takes. */
 const everyMs = 10;
 
 /** Digests of files that are being written. */
@@ -27,15 +28,16 @@ export interface EarlyDigests {
 export function beginDigests(directory: string, cores = availableParallelism()): EarlyDigests {
   const known = new Map<string, Uint8Array[]>();
   let isWritten = false;
+  const count = Math.min(mostLanes, cores - 1);
   const lane = async (): Promise<void> => {
     while (!isWritten) {
       const piece = nextPiece(directory, known);
-      if (!piece) await delay(everyMs);
+      if (!piece) await delay(everyMs * count);
       else piece.keep(await digestPiece(piece, new Uint8Array(piece.length)));
     }
   };
   // A piece that cannot be read is read again with the rest of the image, where its error is told.
-  const lanes = Array.from({ length: Math.min(mostLanes, cores - 1) }, () => lane().catch(() => {}));
+  const lanes = Array.from({ length: count }, () => lane().catch(() => {}));
   return {
     soFar: known,
     async finish() {

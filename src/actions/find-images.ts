@@ -1,6 +1,12 @@
 import fs from 'node:fs';
 import { join } from 'node:path';
-import { type ContainerIdentity, failureOf, type ImagePlace, type TakenUp } from '../machines/vocabulary.ts';
+import {
+  type ContainerIdentity,
+  failureOf,
+  type ImagePlace,
+  type Life,
+  type TakenUp,
+} from '../machines/vocabulary.ts';
 import { type ResumeAfter, readContainerConfig, resumeAfterOf } from './container-config.ts';
 import type { Host } from './host.ts';
 import { refuseUnsafePlace } from './image-place.ts';
@@ -8,17 +14,18 @@ import { findCurrentImage } from './image-store.ts';
 import { type Ending, type Entry, keyDirectory, type Ledger, readLedger } from './ledger.ts';
 import { claimLife } from './lives.ts';
 import { Problem, reasonOf } from './problem.ts';
+import { demandAnswer } from './share.ts';
 
 /**
  * Takes the job up for a new container, and finds the images that it may carry on from.
  *
  * Throws nothing: a place that cannot be reached costs the job its past, not its start.
  */
-export function takeUp(host: Host, container: ContainerIdentity): TakenUp {
-  let life: TakenUp['life'];
+export async function takeUp(host: Host, container: ContainerIdentity): Promise<TakenUp> {
   try {
+    await demandAnswer(host, container.imageRoot);
     refuseUnsafePlace(host.config, container);
-    life = claimLife(host, container);
+    const life = claimLife(host, container);
     if ('refused' in life) {
       const message = `${life.refused}: this container starts from scratch, and makes no checkpoints`;
       return { life, images: [], failure: { code: 'life-refused', message } };
@@ -26,10 +33,40 @@ export function takeUp(host: Host, container: ContainerIdentity): TakenUp {
     const after = resumeAfterOf(readContainerConfig(container.bundle).env);
     return { life, ...imagesFor(container, after, host.config.restoreAttempts) };
   } catch (error) {
-    if (error instanceof Problem) return { life, images: [], failure: failureOf(error) };
-    const message = `the images of ${container.key} cannot be reached (${reasonOf(error)}): it starts from scratch`;
-    return { life, images: [], failure: { code: 'images-unreachable', message } };
+    const what = `the images of ${container.key} could not be reached (${reasonOf(error)})`;
+    // Also where the life could be begun: its images were not seen.
+    const life = { unseen: what };
+    const isUnreachable = !(error instanceof Problem) || error.code === unreachable;
+    if (!isUnreachable) return { life, images: [], failure: failureOf(error) };
+    if (host.config.onUnreachable === 'fail') {
+      const message = `${what}: the container is not created, for onUnreachable says so; try again`;
+      return { life, images: [], failure: { code: unreachable, message }, mustFail: true };
+    }
+    const message = `${what}: it starts from scratch`;
+    return { life, images: [], failure: { code: unreachable, message } };
   }
+}
+
+const unreachable = 'images-unreachable';
+
+/**
+ * Takes the job up for a container that could not when it began, where that supersedes nothing: no image that may be
+ * restored, for it has seen none.
+ *
+ * @throws Problem `images-unseen`; the file system's own error.
+ */
+export function takeUpLate(host: Host, container: ContainerIdentity, unseen: string): Life {
+  const after = resumeAfterOf(readContainerConfig(container.bundle).env);
+  const [newest] = imagesFor(container, after, host.config.restoreAttempts).images;
+  if (newest) {
+    throw new Problem(
+      'images-unseen',
+      `when the container began, ${unseen}; a checkpoint would supersede generation ${newest.generation}, which it has ` +
+        `not seen. It runs on; stop it and start it again to ` +
+        'carry the job on, or give it another TARDIS_CHECKPOINT_KEY if it is another job',
+    );
+  }
+  return claimLife(host, container);
 }
 
 /** After which endings the images made before are not used any more. */

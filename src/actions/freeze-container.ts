@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
-import { awaitFrozen, beginFreeze, freezerOf, patienceMs, thaw } from './freezer.ts';
+import { awaitFrozen, beginFreeze, freezerOf, isFrozen, patienceMs, thaw } from './freezer.ts';
 import { Problem } from './problem.ts';
 import { isInitAlive, readRuncRecord } from './runc-state.ts';
 import { tasksInVfork } from './vfork.ts';
@@ -40,6 +40,22 @@ export async function freezeForDump(container: ContainerIdentity): Promise<void>
       await delay(1);
     }
   }
+}
+
+/**
+ * Makes sure that a container is frozen still: its guardian thaws it where this process has slept for too long, and
+ * others may, too.
+ *
+ * @throws Problem `freezer`
+ */
+export function demandFrozen(container: ContainerIdentity): void {
+  const freezer = freezerOf(readRuncRecord(container));
+  if (isFrozen(freezer)) return;
+  throw new Problem(
+    'freezer',
+    'the container has run on since it was frozen for its checkpoint (its guardian thaws it after freezeStallSeconds ' +
+      'without a sign of this process): the image may not fit its files; try again',
+  );
 }
 
 /** Lets a container go on; harmless where it runs, and where it is gone. */

@@ -4,7 +4,18 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Problem } from './problem.ts';
 import type { RuncRecord } from './runc-state.ts';
 
-type Freezer = NonNullable<RuncRecord['freezer']>;
+export type Freezer = NonNullable<RuncRecord['freezer']>;
+
+/** The file that freezes a cgroup, and the words to write there. */
+export function freezerFile({ version, directory }: Freezer): {
+  file: string;
+  frozen: string;
+  thawed: string;
+} {
+  return version === 1
+    ? { file: join(directory, 'freezer.state'), frozen: 'FROZEN', thawed: 'THAWED' }
+    : { file: join(directory, 'cgroup.freeze'), frozen: '1', thawed: '0' };
+}
 
 /** A task in uninterruptible sleep (a slow NFS server) keeps a cgroup from freezing; runc's CRIU waits as long. */
 export const patienceMs = 10_000;
@@ -20,15 +31,15 @@ export function freezerOf(record: RuncRecord | undefined): Freezer {
 }
 
 /** Whether the container is frozen, or on its way there. */
-export function isFrozen({ version, directory }: Freezer): boolean {
-  if (version === 1) return fs.readFileSync(join(directory, 'freezer.state'), 'utf8').trim() !== 'THAWED';
-  return fs.readFileSync(join(directory, 'cgroup.freeze'), 'utf8').trim() === '1';
+export function isFrozen(freezer: Freezer): boolean {
+  const { file, thawed } = freezerFile(freezer);
+  return fs.readFileSync(file, 'utf8').trim() !== thawed;
 }
 
 /** Orders every task of the container to freeze, without waiting for the last one. */
-export function beginFreeze({ version, directory }: Freezer): void {
-  if (version === 1) fs.writeFileSync(join(directory, 'freezer.state'), 'FROZEN');
-  else fs.writeFileSync(join(directory, 'cgroup.freeze'), '1');
+export function beginFreeze(freezer: Freezer): void {
+  const { file, frozen } = freezerFile(freezer);
+  fs.writeFileSync(file, frozen);
 }
 
 /**
@@ -57,9 +68,9 @@ function isWhollyFrozen({ version, directory }: Freezer): boolean {
 }
 
 /** Lets every task of the container go on; harmless where none is frozen. */
-export function thaw({ version, directory }: Freezer): void {
-  if (version === 1) fs.writeFileSync(join(directory, 'freezer.state'), 'THAWED');
-  else fs.writeFileSync(join(directory, 'cgroup.freeze'), '0');
+export function thaw(freezer: Freezer): void {
+  const { file, thawed } = freezerFile(freezer);
+  fs.writeFileSync(file, thawed);
 }
 
 /** The processes of a container, in the host's pid namespace, those in cgroups below its own included. */

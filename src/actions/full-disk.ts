@@ -9,16 +9,19 @@ const fullBelow = 256 * 1024;
  * speak of bytes and pages only.
  *
  * @param settings those that name the directory.
+ * @param isReachable asked before the directory is looked at: its file server may be what failed.
  * @throws Problem `disk-full`, or what the work threw.
  */
 export async function namingFullDisk<Result>(
   directory: string,
   work: () => Result | Promise<Result>,
   settings = 'checkpointRoot or TARDIS_CHECKPOINT_HOST_PATH',
+  isReachable: () => Promise<boolean> = async () => true,
 ): Promise<Result> {
   try {
     return await work();
   } catch (error) {
+    if (!(await isReachable())) throw error;
     const free = freeBytes(directory);
     if (free === undefined || free >= fullBelow) throw error;
     throw new Problem(

@@ -6,7 +6,12 @@ const absolutePath = z.string().check(z.regex(/^\//, 'must be an absolute path')
 const count = (least: number, most: number) => z.int().check(z.minimum(least), z.maximum(most));
 /** Above 19, zstd needs more memory than a host with other work may have (zstd's manual, `--ultra`). */
 export const compressionLevel = count(0, 19);
+/** Of a limit: none is no limit at all. */
+const limitSeconds = (most: number) => z.number().check(z.minimum(1), z.maximum(most));
 const seconds = z.number().check(z.minimum(0), z.maximum(86_400));
+
+/** Added to maxFreezeSeconds for each GiB of a job's memory: a slow share takes 17 MiB a second. */
+export const freezeSecondsPerGiB = 60;
 
 /** The host's settings, `/etc/tardis/tardis.json`. Every key is optional. */
 export const hostConfigSchema = z.object({
@@ -43,6 +48,14 @@ export const hostConfigSchema = z.object({
   compressionLevel: z._default(compressionLevel, 0),
   /** Where memory waits on its way into a compressed image or out of it: a disk of the host's own. */
   scratchDir: z._default(absolutePath, '/var/lib/tardis/scratch'),
+  /** How long a checkpoint or a restore may go without any progress before it is ended, its job thawed or started from scratch. */
+  freezeStallSeconds: z._default(limitSeconds(3600), 30),
+  /** How long a job may be frozen for one checkpoint; {@link freezeSecondsPerGiB} more for each GiB of its memory. */
+  maxFreezeSeconds: z._default(limitSeconds(86_400), 900),
+  /** How long the place of the images may take to answer before it counts as unreachable. */
+  shareTimeoutSeconds: z._default(limitSeconds(60), 5),
+  /** What a create does whose job's images cannot be reached: start from scratch, or fail, so that it is tried again. */
+  onUnreachable: z._default(z.enum(['scratch', 'fail']), 'scratch'),
   /** For the tests alone: TARDIS_FAULT may kill a wrapper. Only the file is asked, no variable. */
   faultInjection: z.optional(z.boolean()),
 });
@@ -132,6 +145,10 @@ function settingsFromEnvironment(env: NodeJS.ProcessEnv): Record<string, unknown
   take('maxDumps', 'TARDIS_MAX_DUMPS', Number);
   take('compressionLevel', 'TARDIS_COMPRESSION_LEVEL', Number);
   take('scratchDir', 'TARDIS_SCRATCH_DIR', String);
+  take('freezeStallSeconds', 'TARDIS_FREEZE_STALL_SECONDS', Number);
+  take('maxFreezeSeconds', 'TARDIS_MAX_FREEZE_SECONDS', Number);
+  take('shareTimeoutSeconds', 'TARDIS_SHARE_TIMEOUT_SECONDS', Number);
+  take('onUnreachable', 'TARDIS_ON_UNREACHABLE', String);
   take('maxRestores', 'TARDIS_MAX_RESTORES', Number);
   return settings;
 }

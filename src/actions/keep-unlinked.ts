@@ -18,7 +18,7 @@ import { saveContainerRootfs } from './save-rootfs.ts';
  * are made again while the container is still frozen, saved, and removed. Most jobs have no such file.
  */
 export async function keepUnlinked(host: Host, step: CheckpointStep): Promise<void> {
-  const unlinked = unlinkedFilesIn(dumpPlaceOf(host, step));
+  const unlinked = unlinkedFilesIn(dumpPlaceOf(step));
   if (unlinked.length === 0) return;
   const record = readRuncRecord(step.container);
   const pids = processesIn(freezerOf(record).directory);

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { join } from 'node:path';
 import { lockDescriptor } from './flock.ts';
-import { endTrees, orphansOf } from './orphans.ts';
+import { endTrees, holdersOf, orphansOf } from './orphans.ts';
 import { Problem } from './problem.ts';
 
 export interface Lock {
@@ -17,6 +17,11 @@ export interface LockOptions {
   readonly timeoutSeconds: number;
   /** How long to wait for what a dead wrapper has left at work, before it is ended; default: as long as for others. */
   readonly orphanSeconds?: number;
+  /**
+   * How long to wait for a wrapper that lives, before it is ended with all that works for it; default: for the whole
+   * time, and it is not ended then.
+   */
+  readonly wrapperSeconds?: number;
   /** Told of the processes that were ended. */
   readonly onOrphans?: (pids: readonly number[]) => void;
 }
@@ -55,11 +60,18 @@ export function takeLock(runDir: string, root: string, id: string, options: Lock
   }
 }
 
+/** As long as somebody waits who wants it gone. */
+const forcedSeconds = 1;
+
 /** How long a killed process may take to end: one that sleeps uninterruptibly (on a dead NFS server) never does. */
 const endingSeconds = 10;
 
 function lockOrEndOrphans(fd: number, path: string, id: string, options: LockOptions): void {
-  const { timeoutSeconds, orphanSeconds = timeoutSeconds, onOrphans } = options;
+  const { timeoutSeconds, orphanSeconds = timeoutSeconds, wrapperSeconds, onOrphans } = options;
+  if (wrapperSeconds !== undefined) {
+    lockOrEndAll(fd, path, id, wrapperSeconds, options);
+    return;
+  }
   const patience = Math.min(orphanSeconds, timeoutSeconds);
   for (const seconds of [patience, timeoutSeconds - patience]) {
     if (isLocked(fd, path, seconds)) return;
@@ -70,6 +82,24 @@ function lockOrEndOrphans(fd: number, path: string, id: string, options: LockOpt
     if (isLocked(fd, path, endingSeconds)) return;
   }
   throw new Problem('locked', `another command has been working on container ${id} for ${timeoutSeconds} s`);
+}
+
+/** For a container that is to be gone, whatever else is being done with it. */
+function lockOrEndAll(
+  fd: number,
+  path: string,
+  id: string,
+  wrapperSeconds: number,
+  options: LockOptions,
+): void {
+  if (isLocked(fd, path, 0)) return;
+  const file = fs.readlinkSync(`/proc/self/fd/${fd}`);
+  const orphans = orphansOf(file);
+  if (orphans.length === 0 && isLocked(fd, path, wrapperSeconds)) return;
+  const ended = endTrees(orphans.length > 0 ? orphans : holdersOf(file).map(({ pid }) => pid));
+  options.onOrphans?.(ended);
+  if (isLocked(fd, path, forcedSeconds)) return;
+  throw new Problem('locked', `what works on container ${id} cannot be ended: it sleeps in the kernel`);
 }
 
 /** Whether the lock was had in time. */

@@ -24,7 +24,8 @@ export function orphansOf(path: string): number[] {
 const isNode = (pid: number): boolean =>
   basename(targetOf(`/proc/${pid}/exe`)).replace(' (deleted)', '') === basename(process.execPath);
 
-function holdersOf(path: string): Holder[] {
+/** The processes that hold a lock, by its file without symlinks; not those that wait for it. */
+export function holdersOf(path: string): Holder[] {
   return processes().flatMap((pid) =>
     namesIn(`/proc/${pid}/fd`)
       .filter((fd) => targetOf(`/proc/${pid}/fd/${fd}`) === path)

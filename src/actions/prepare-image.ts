@@ -1,26 +1,31 @@
 import type { CheckpointInput } from '../machines/checkpoint.ts';
 import type { ImageInMaking } from '../machines/vocabulary.ts';
-import { levelFor } from './dump-place.ts';
+import { chooseDumpDirectory } from './dump-place.ts';
+import { takeUpLate } from './find-images.ts';
 import type { Host } from './host.ts';
 import { refuseUnsafePlace } from './image-place.ts';
 import { dropUncommitted, openPartial } from './image-store.ts';
 import { checkLife, claimLife } from './lives.ts';
 import { readManifestKeys } from './manifest-keys.ts';
 import { Problem } from './problem.ts';
-import { prepareScratch } from './scratch.ts';
 
 /**
  * Makes the partial image, where no one but root can see or exchange it, if the container carries its job on. What
  * would make the restore refuse the image is found here, before the job is frozen: a place of others, a key file
  * that cannot be used.
  *
- * @throws Problem `manifest-keys`, `image-place`, `image-owner`, `image-mode`; `life-refused` where another container
+ * @throws Problem `images-unseen`, see {@link takeUpLate}; `manifest-keys`, `image-place`, `image-owner`, `image-mode`; `life-refused` where another container
  * carried the job on when this one started, `life-superseded` where one does since; the file system's own error.
  */
 export function prepareImage(host: Host, { container, life }: CheckpointInput): ImageInMaking {
   readManifestKeys(host.config.manifestKeys);
   refuseUnsafePlace(host.config, container);
-  const own = life ?? claimLife(host, container);
+  const own =
+    life === undefined
+      ? claimLife(host, container)
+      : 'unseen' in life
+        ? takeUpLate(host, container, life.unseen)
+        : life;
   if ('refused' in own) {
     throw new Problem(
       'life-refused',
@@ -28,15 +33,17 @@ export function prepareImage(host: Host, { container, life }: CheckpointInput): 
         'It runs on; give it another TARDIS_CHECKPOINT_KEY if it is another job',
     );
   }
+  if ('unseen' in own) throw new Problem('images-unseen', own.unseen);
   checkLife(container, own.epoch);
-  if (levelFor(host, { container }) > 0) prepareScratch(host, container, 0);
   const image = openPartial(container);
+  let dumpDirectory: string | undefined;
   try {
+    dumpDirectory = chooseDumpDirectory(host, container);
     // A share may give what root makes to another user (NFS root_squash, an EFS access point).
     refuseUnsafePlace(host.config, container);
   } catch (error) {
     dropUncommitted(container, image);
     throw error;
   }
-  return { ...image, epoch: own.epoch };
+  return { ...image, epoch: own.epoch, ...(dumpDirectory ? { dumpDirectory } : {}) };
 }

@@ -1,6 +1,6 @@
 import type { CheckpointContext } from '../machines/checkpoint.ts';
 import type { ContainerInput, Interruption, Recovered } from '../machines/container-context.ts';
-import type { ContainerIdentity } from '../machines/vocabulary.ts';
+import type { ContainerIdentity, ImagePlace } from '../machines/vocabulary.ts';
 import { restoreCgroup2Options } from './cgroup2-options.ts';
 import { endJob } from './end-job.ts';
 import { isFrozen } from './freezer.ts';
@@ -11,6 +11,7 @@ import { reasonOf } from './problem.ts';
 import { dropRollback, rollBackRootfs } from './rollback.ts';
 import { isInitAlive, observeContainer, readRuncRecord } from './runc-state.ts';
 import { dropScratch } from './scratch.ts';
+import { answers } from './share.ts';
 import { undoCheckpoint } from './undo-checkpoint.ts';
 
 /**
@@ -52,21 +53,25 @@ async function recoverCheckpoint(
   container: ContainerIdentity,
   { step, child }: Interruption,
 ): Promise<Recovered> {
-  const { image, request, call, wasPaused, life } = (child ?? {}) as Partial<CheckpointContext>;
+  const { image, request, call, wasPaused, pausedForCheckpoint, life } = (child ??
+    {}) as Partial<CheckpointContext>;
   if (!request || !call)
     return { status: await observeContainer(host, container), note: 'no step had begun' };
   let note = 'the interrupted checkpoint was undone';
-  const committed = image !== undefined && isCommitted(container, image);
-  if (committed) {
+  const known = image === undefined ? false : await whetherCommitted(host, container, image);
+  const committed = known === true;
+  if (known === undefined)
+    note = `whether image ${image?.generation} was committed cannot be told, its place is out of reach: the job runs on`;
+  if (committed && image) {
     try {
       pointCurrent(container, image);
     } catch (error) {
       // For people alone; a job that is frozen must not wait for it.
       host.log.warn({ reason: reasonOf(error) }, 'current does not name the newest image');
     }
-    note = `image ${image.generation} was committed: the job runs on`;
+    note = `image ${image?.generation} was committed: the job runs on`;
   }
-  if (committed && !request.leaveRunning) {
+  if (committed && image && !request.leaveRunning) {
     if (step === 'endingJob' && !readRuncRecord(container)) {
       closeLife(host, container, image.epoch, 'checkpointed');
       return { status: 'checkpointed', note: `image ${image.generation} was committed and the job ended` };
@@ -82,8 +87,38 @@ async function recoverCheckpoint(
       }
     }
   }
-  await undoCheckpoint({ container, request, call, wasPaused: wasPaused ?? false, life, image });
-  return { status: await observeContainer(host, container), note };
+  const interrupted = {
+    container,
+    request,
+    call,
+    wasPaused: wasPaused ?? false,
+    pausedForCheckpoint,
+    life,
+    image,
+  };
+  try {
+    await undoCheckpoint(host, interrupted);
+  } catch (error) {
+    // The job runs; what is left of the image goes with its next one.
+    host.log.warn({ reason: reasonOf(error) }, 'cannot remove what the interrupted checkpoint has left');
+  }
+  const status = await observeContainer(host, container);
+  return { status, note, ...(pausedForCheckpoint ? { awaitsResume: true } : {}) };
+}
+
+/** Undefined where it cannot be told. */
+async function whetherCommitted(
+  host: Host,
+  container: ContainerIdentity,
+  image: ImagePlace,
+): Promise<boolean | undefined> {
+  if (!(await answers(host, container.imageRoot))) return undefined;
+  try {
+    return isCommitted(container, image);
+  } catch (error) {
+    host.log.warn({ reason: reasonOf(error) }, 'the ledger cannot be read');
+    return undefined;
+  }
 }
 
 function isHeldFrozen(container: ContainerIdentity): boolean {

@@ -6,6 +6,7 @@ import type { Host } from './host.ts';
 import { claimLife } from './lives.ts';
 import { reasonOf } from './problem.ts';
 import { runcForCaller } from './runc.ts';
+import { demandAnswer } from './share.ts';
 import { cgroupRootOptions } from './unified-cgroup.ts';
 
 /**
@@ -29,20 +30,21 @@ export function environmentToAdopt({ env }: Host, { container, call }: RuncStep)
  *
  * @throws RuncFailure
  */
-export async function restoreGiven(host: Host, step: RuncStep): Promise<Life | undefined> {
-  const life = claimOrWarn(host, step.container);
+export async function restoreGiven(host: Host, step: RuncStep): Promise<Life> {
+  const life = await claimOrWarn(host, step.container);
   const env = environmentToAdopt(host, step);
   await keepingCgroup2Options(host, () => runcForCaller({ ...host, env }, step.call.argv));
   return life;
 }
 
-function claimOrWarn(host: Host, container: ContainerIdentity): Life | undefined {
+async function claimOrWarn(host: Host, container: ContainerIdentity): Promise<Life> {
   try {
+    await demandAnswer(host, container.imageRoot);
     const life = claimLife(host, container);
     if ('refused' in life) host.log.warn(`${life.refused}: this container makes no checkpoints`);
     return life;
   } catch (error) {
     host.log.warn({ reason: reasonOf(error) }, 'cannot take the job up: the first checkpoint decides');
-    return undefined;
+    return { unseen: `the images of ${container.key} could not be reached (${reasonOf(error)})` };
   }
 }

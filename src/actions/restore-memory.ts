@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { RestoreInput } from '../machines/restore.ts';
 import { keepingCgroup2Options } from './cgroup2-options.ts';
-import { lastCriuErrors } from './criu-log.ts';
+import { lastCriuErrors, lastLine } from './criu-log.ts';
 import { writeCriuOptions } from './criu-options.ts';
 import { namingFullDisk } from './full-disk.ts';
 import type { Host } from './host.ts';
@@ -54,6 +54,7 @@ async function restoreFrom(
     flags.includes('--tcp-established'),
     cgroupRootOptions(container, call),
   );
+  host.watch?.tells(() => lastLine(join(work, 'restore.log')));
   try {
     const argv = [
       ...call.globals,

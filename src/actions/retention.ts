@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ContainerIdentity, ImageInMaking } from '../machines/vocabulary.ts';
 import type { Host } from './host.ts';
@@ -12,6 +13,7 @@ import {
 } from './ledger.ts';
 import { checkLife, closeLife } from './lives.ts';
 import { reasonOf } from './problem.ts';
+import { answers } from './share.ts';
 
 /**
  * Removes what a newly committed image makes superfluous: older images but the newest ones, what dead wrappers left
@@ -24,7 +26,11 @@ import { reasonOf } from './problem.ts';
  * @param keep how many images are kept, at least one.
  * @throws Problem `life-superseded`; the file system's own error.
  */
-export function collectGarbage(container: ContainerIdentity, image: ImageInMaking, keep: number): number[] {
+export async function collectGarbage(
+  container: ContainerIdentity,
+  image: ImageInMaking,
+  keep: number,
+): Promise<number[]> {
   const home = keyDirectory(container);
   const { entries } = checkLife(container, image.epoch);
   const committed = entries.flatMap((entry) => (entry.kind === 'image' ? [entry] : []));
@@ -45,7 +51,7 @@ export function collectGarbage(container: ContainerIdentity, image: ImageInMakin
     litter.push(join(home, rest === '' ? `${generation}.removed` : name));
   }
   if (removed.length > 0) syncDirectory(home);
-  for (const path of litter) fs.rmSync(path, { recursive: true, force: true });
+  for (const path of litter) await rm(path, { recursive: true, force: true });
   const life = entries.findLast(({ kind }) => kind === 'life');
   const oldest = committed.find(({ generation }) => fs.existsSync(join(home, String(generation))));
   pruneLedger(home, Math.min(life?.number ?? 0, oldest?.number ?? 0));
@@ -53,8 +59,23 @@ export function collectGarbage(container: ContainerIdentity, image: ImageInMakin
   return removed;
 }
 
-/** Notes how a container's life ended, and removes what a job without images leaves. Fails nothing. */
-export function giveUpLife(host: Host, container: ContainerIdentity, epoch: number, how: Ending): void {
+/**
+ * Notes how a container's life ended, and removes what a job without images leaves. Fails nothing, and waits for no file
+ * server that does not answer.
+ */
+export async function giveUpLife(
+  host: Host,
+  container: ContainerIdentity,
+  epoch: number,
+  how: Ending,
+): Promise<void> {
+  if (!(await answers(host, container.imageRoot))) {
+    host.log.warn(
+      { epoch, how },
+      `${container.imageRoot} does not answer: the end of this life is not noted`,
+    );
+    return;
+  }
   closeLife(host, container, epoch, how);
   forgetJob(host, container);
 }

@@ -66,6 +66,19 @@ export function processStartTime(pid: number): number | undefined {
   }
 }
 
+/** Bytes that the memory controller counts for a container, its page cache included; 0 where it has none. */
+export function usedMemory(record: RuncRecord | undefined): number {
+  if (record?.memory === undefined) return 0;
+  for (const name of ['memory.usage_in_bytes', 'memory.current']) {
+    try {
+      return Number(readFileSync(join(record.memory, name), 'utf8'));
+    } catch {
+      // The other version of cgroups.
+    }
+  }
+  return 0;
+}
+
 /** Asks runc for a container's status. */
 export async function observeContainer(
   host: Host,

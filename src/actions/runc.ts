@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { hangingIfOrdered } from './fault.ts';
 import type { Host } from './host.ts';
+import { endTrees } from './orphans.ts';
 import { Problem, reasonOf } from './problem.ts';
 
 /** runc ended with another status than 0, after it had spoken to the caller itself. */
@@ -101,18 +102,45 @@ export async function runcForTardis(
   const [file, args] = heldCommandOf(host, argv);
   const [input, output] =
     stdio === 'inherit' ? (['inherit', 'inherit'] as const) : (['ignore', 'pipe'] as const);
-  const result = await execa(file, args, {
+  const child = execa(file, args, {
     stdio: [input, output, output, ...locksOf(host)],
     all: true,
     env: { ...host.env, ...env },
     extendEnv: false,
     reject: false,
   });
+  const result = await bounded(host, child.pid, argv, child);
   const words = typeof result.all === 'string' ? result.all.trim() : '';
   // A warning among the errors must not spoil the answer.
   if (result.exitCode === 0) return typeof result.stdout === 'string' ? result.stdout.trim() : '';
   const end = result.exitCode ?? result.signal ?? result.originalMessage;
   throw new Problem('runc', messageOf(words) || `runc ended with ${end}`);
+}
+
+/** How long a runc of Tardis's own may take that nothing else bounds: `state`, or the `delete` of a recovery. */
+const aloneMs = 60_000;
+
+/** Waits for a runc that the host's watch, or else a fixed limit, ends. */
+async function bounded<Result>(
+  { watch }: Host,
+  pid: number | undefined,
+  argv: readonly string[],
+  work: Promise<Result>,
+): Promise<Result> {
+  if (watch) {
+    watch.guardian?.work(pid);
+    return work.finally(() => watch.guardian?.work(undefined));
+  }
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      if (pid !== undefined) endTrees([pid]);
+      reject(
+        new Problem('runc', `runc gave no answer for ${aloneMs / 1000} s and was killed: ${argv.join(' ')}`),
+      );
+    }, aloneMs);
+  });
+  return Promise.race([work, late]).finally(() => clearTimeout(timer));
 }
 
 /** The readable part of runc's error output, text or JSON: `level=error msg="..."`. */

@@ -1,5 +1,5 @@
 import { fromPromise } from 'xstate';
-import { checkpointMachine } from '../machines/checkpoint.ts';
+import { type CheckpointStep, checkpointMachine } from '../machines/checkpoint.ts';
 import { containerMachine } from '../machines/container.ts';
 import type { RuncStep } from '../machines/container-context.ts';
 import { restoreMachine } from '../machines/restore.ts';
@@ -12,16 +12,18 @@ import { noteHeld } from './ending.ts';
 import { armFaults, withFaults } from './fault.ts';
 import type { KnownDigests } from './file-digests.ts';
 import { takeUp } from './find-images.ts';
-import { freezeForDump, thawContainer } from './freeze-container.ts';
+import { demandFrozen, freezeForDump, thawContainer } from './freeze-container.ts';
 import { namingFullDisk } from './full-disk.ts';
 import type { Host } from './host.ts';
-import { dumpIn } from './image-store.ts';
 import { closeLife, noteRestore } from './lives.ts';
 import { pauseContainer } from './pause-container.ts';
 import { releaseHeld } from './release-held.ts';
 import { dropRollback, rollBackRootfs, saveRollback } from './rollback.ts';
 import { runcForCaller } from './runc.ts';
 import { dropScratch } from './scratch.ts';
+import { answers, demandAnswer } from './share.ts';
+import type { Watch } from './watch.ts';
+import { watchCheckpoint, watchRestore } from './watch-job.ts';
 
 /**
  * The machines with everything they do to the world.
@@ -38,11 +40,32 @@ export function provideServices(host: Host, beforeEffect: () => void) {
       beforeEffect();
       return withFaults(name, () => effect(input));
     });
+  /** While a job is frozen, or waits for its restore. */
+  let watch: Watch | undefined;
+  const watched = (): Host => ({ ...host, watch });
+  /** A step in that time: it has limits. */
+  const bounded = <Input, Output>(name: string, effect: (input: Input) => Output | Promise<Output>) =>
+    service(name, (input: Input) => (watch ? watch.bound(name, () => effect(input)) : effect(input)));
   /** A step that writes into the image: where it fails for want of room, it says so. */
   const writing = <Input extends { readonly container: ContainerIdentity }, Output>(
     name: string,
     effect: (input: Input) => Output | Promise<Output>,
-  ) => service(name, (input: Input) => namingFullDisk(input.container.imageRoot, () => effect(input)));
+  ) =>
+    bounded(name, (input: Input) => {
+      const { imageRoot } = input.container;
+      return namingFullDisk(
+        imageRoot,
+        () => effect(input),
+        undefined,
+        () => answers(host, imageRoot),
+      );
+    });
+  /** A step after the dump. That of a checkpoint with exit counts on a job that has not run on. */
+  const sealing = (name: string, effect: (step: CheckpointStep) => Promise<void>) =>
+    writing(name, (step: CheckpointStep) => {
+      if (!step.request.leaveRunning) demandFrozen(step.container);
+      return effect(step);
+    });
   /** A step that writes into the host's scratch directory: likewise. */
   const onScratch = <Output>(effect: () => Promise<Output>): Promise<Output> =>
     namingFullDisk(host.config.scratchDir, effect, 'scratchDir');
@@ -53,10 +76,15 @@ export function provideServices(host: Host, beforeEffect: () => void) {
   /** Had before an image is read through, and given back when its memory is restored, or no image is left. */
   let restoreSlot: Slot | undefined;
   const holding = (slot: Slot | undefined): Host => ({
-    ...host,
+    ...watched(),
     locks: [...(host.locks ?? []), ...(slot?.descriptors ?? [])],
   });
-  const asCaller = (name: string) => service(name, ({ call }: RuncStep) => runcForCaller(host, call.argv));
+  const asCaller = (name: string) =>
+    service(name, async ({ call }: RuncStep) => {
+      // How long the caller's own runc takes is between the two: a restore that came before it has ended.
+      await watch?.end();
+      await runcForCaller(host, call.argv);
+    });
 
   return containerMachine.provide({
     actors: {
@@ -74,43 +102,59 @@ export function provideServices(host: Host, beforeEffect: () => void) {
       checkpoint: checkpointMachine.provide({
         actors: {
           prepareImage: writing('prepareImage', async (step) => {
+            // It runs while it waits for its turn, and is frozen again for the dump.
+            if (step.pausedForCheckpoint) thawContainer(step.container);
             dumpSlot = await takeSlot(host, 'dumps');
+            await demandAnswer(host, step.container.imageRoot);
             return (await import('./prepare-image.ts')).prepareImage(host, step);
           }),
-          freeze: service('freeze', ({ container }) => freezeForDump(container)),
-          saveRootfs: writing('saveRootfs', async (step) =>
-            (await import('./save-rootfs.ts')).saveContainerRootfs(host, step),
-          ),
+          freeze: service('freeze', async (step) => {
+            watch = watchCheckpoint(host, step);
+            await watch.bound('freeze', () => freezeForDump(step.container));
+          }),
+          saveRootfs: writing('saveRootfs', async (step) => {
+            demandFrozen(step.container);
+            await (await import('./save-rootfs.ts')).saveContainerRootfs(host, step);
+          }),
           dumpMemory: writing('dumpMemory', async (step) => {
+            demandFrozen(step.container);
             const { beginDigests } = await import('./early-digests.ts');
             const { dumpMemory } = await import('./dump-memory.ts');
-            const early = levelFor(host, step) > 0 ? undefined : beginDigests(dumpIn(step.image));
+            const early = levelFor(host, step) > 0 ? undefined : beginDigests(dumpPlaceOf(step));
             const dump = () => dumpMemory(holding(dumpSlot), step);
-            await (early ? dump() : onScratch(dump)).finally(() => {
+            await (step.image.dumpDirectory ? onScratch(dump) : dump()).finally(() => {
               pages = early?.finish();
             });
             await (await import('./keep-unlinked.ts')).keepUnlinked(host, step);
           }),
-          thaw: service('thaw', ({ container }) => thawContainer(container)),
-          describeImage: writing('describeImage', async (step) => {
-            await (await import('./describe-image.ts')).describeImage(host, step, await pages);
+          thaw: bounded('thaw', ({ container }) => thawContainer(container)),
+          describeImage: sealing('describeImage', async (step) => {
+            await (await import('./describe-image.ts')).describeImage(watched(), step, await pages);
             dumpSlot?.release();
           }),
-          handOver: service('handOver', async (step) => {
-            await (await import('./hand-over.ts')).handOver(dumpPlaceOf(host, step), step.request.imagePath);
+          handOver: sealing('handOver', async (step) => {
+            await (await import('./hand-over.ts')).handOver(dumpPlaceOf(step), step.request.imagePath);
             dropScratch(host, step.container);
           }),
-          commitImage: service('commitImage', async (step) =>
-            (await import('./commit-image.ts')).commitImage(host, step),
-          ),
-          endJob: service('endJob', async ({ container, call, image }) => {
-            await (await import('./end-job.ts')).endJob(host, container, call);
+          commitImage: sealing('commitImage', async (step) => {
+            const { commitImage, tidyAfter } = await import('./commit-image.ts');
+            await commitImage(step);
+            if (!step.request.leaveRunning) return;
+            await watch?.end();
+            await tidyAfter(host, step);
+          }),
+          endJob: sealing('endJob', async (step) => {
+            const { container, call, image } = step;
+            await (await import('./end-job.ts')).endJob(watched(), container, call);
+            await watch?.end();
+            await (await import('./commit-image.ts')).tidyAfter(host, step);
             closeLife(host, container, image.epoch, 'checkpointed');
           }),
           undo: service('undo', async (input) => {
             dumpSlot?.release();
             await (await import('./undo-checkpoint.ts'))
-              .undoCheckpoint(input)
+              .undoCheckpoint(watched(), input)
+              .finally(() => watch?.end())
               .finally(() => dropScratch(host, input.container));
           }),
         },
@@ -119,31 +163,40 @@ export function provideServices(host: Host, beforeEffect: () => void) {
         actors: {
           validateImage: service('validateImage', async (input) => {
             restoreSlot ??= await takeSlot(host, 'restores');
-            return (await import('./judge-image.ts')).judgeImage(host, input);
+            watch ??= watchRestore(host, input);
+            await watch.bound('validateImage', async () =>
+              (await import('./judge-image.ts')).judgeImage(host, input),
+            );
           }),
-          saveRollback: service('saveRollback', ({ container }) => saveRollback(container)),
-          applyRootfs: service('applyRootfs', async ({ container, image }) =>
+          saveRollback: bounded('saveRollback', ({ container }) => saveRollback(container)),
+          applyRootfs: bounded('applyRootfs', async ({ container, image }) =>
             (await import('./rootfs-reset.ts')).resetRootfs(
               readContainerConfig(container.bundle).rootfs,
               image.directory,
             ),
           ),
-          restoreMemory: service('restoreMemory', async (input) => {
+          restoreMemory: bounded('restoreMemory', async (input) => {
             noteRestore(input, 'attempt');
             const { restoreMemory } = await import('./restore-memory.ts');
             await restoreMemory(holding(restoreSlot), input).finally(restoreSlot?.release);
           }),
-          hold: service('hold', async (input) => {
-            await (await import('./hold-restored.ts')).holdRestored(host, input);
+          hold: bounded('hold', async (input) => {
+            await (await import('./hold-restored.ts')).holdRestored(watched(), input);
             noteHeld(input.container);
             noteRestore(input, 'restored');
           }),
-          dropRollback: service('dropRollback', ({ container }) => dropRollback(container)),
-          removeLeftovers: service('removeLeftovers', async ({ container, call }) =>
-            (await import('./end-job.ts')).endJob(host, container, call),
-          ),
+          dropRollback: service('dropRollback', async ({ container }) => {
+            await watch?.end();
+            await dropRollback(container);
+          }),
+          removeLeftovers: service('removeLeftovers', async ({ container, call }) => {
+            // What undoes has a time of its own, as any runc of Tardis's.
+            await watch?.end();
+            await (await import('./end-job.ts')).endJob(host, container, call);
+          }),
           resetRootfs: service('resetRootfs', ({ container }) => rollBackRootfs(container)),
           markImage: service('markImage', async ({ container, image, fallbacks, failure }) => {
+            if (watch?.struck) await demandAnswer(host, container.imageRoot);
             const reason = failure?.message ?? 'unknown';
             const [next] = fallbacks;
             if (next) {

@@ -5,23 +5,37 @@ import type { ImageInMaking } from '../machines/vocabulary.ts';
 import { stopTasksAgain } from './dump-memory.ts';
 import { freezeContainer, thawContainer } from './freeze-container.ts';
 import { takeBack } from './hand-over.ts';
+import type { Host } from './host.ts';
 import { dropUncommitted, isCommitted, partialOf } from './image-store.ts';
 import { keyDirectory } from './ledger.ts';
+import { answers } from './share.ts';
 
 /**
  * Drops an image that is not committed, takes back what the caller was given of it, and leaves the container as
  * it was found: paused, or running. The container comes first: whatever else fails, it is not left frozen. May be
  * run twice, and after a crash.
  */
-export async function undoCheckpoint({
-  container,
-  request,
-  wasPaused,
-  image,
-}: CheckpointInput & { readonly image: ImageInMaking | undefined }): Promise<void> {
-  if (image) stopAgain(container, partialOf(image));
-  if (wasPaused) await freezeContainer(container).catch(() => {});
+export async function undoCheckpoint(
+  host: Host,
+  {
+    container,
+    request,
+    wasPaused,
+    pausedForCheckpoint,
+    image,
+  }: CheckpointInput & { readonly image: ImageInMaking | undefined },
+): Promise<void> {
+  stopAgain(container);
+  if (wasPaused && !pausedForCheckpoint) await freezeContainer(container).catch(() => {});
   else thawContainer(container);
+  await host.watch?.end();
+  if (!(await answers(host, container.imageRoot))) {
+    host.log.warn(
+      { partial: image && partialOf(image) },
+      `${container.imageRoot} does not answer: what the checkpoint has left there goes with the job's next one`,
+    );
+    return;
+  }
   if (!image) dropEmptyPartials(container);
   if (!image || isCommitted(container, image)) return;
   // A commit that broke off may have given the image its name already.
@@ -30,9 +44,9 @@ export async function undoCheckpoint({
 }
 
 /** The container comes first: half a file of a dead wrapper's must not keep it frozen. */
-function stopAgain(container: CheckpointInput['container'], partial: string): void {
+function stopAgain(container: CheckpointInput['container']): void {
   try {
-    stopTasksAgain(container, partial);
+    stopTasksAgain(container);
   } catch {
     // Then they run on.
   }

@@ -13,6 +13,8 @@ export interface Launch {
   readonly realRunc: string;
   readonly openFilesLimit: string | undefined;
   readonly env: NodeJS.ProcessEnv;
+  /** Where Tardis is installed. */
+  readonly home: string | undefined;
 }
 
 const prefix = 'TARDIS_LAUNCH';
@@ -27,6 +29,7 @@ export function readLaunch(environment: NodeJS.ProcessEnv): Launch {
   return {
     realRunc: environment.TARDIS_LAUNCH_RUNC ?? 'runc',
     openFilesLimit: environment.TARDIS_LAUNCH_NOFILE,
+    home: environment.TARDIS_LAUNCH_HOME,
     env,
   };
 }
@@ -57,11 +60,15 @@ export function useAllCores(): void {
 }
 
 /** Opens the host's log, and with it everything that the actions need. */
-export function openHost({ realRunc, openFilesLimit, env }: Launch, settings: Settings, about: object): Host {
+export function openHost(
+  { realRunc, openFilesLimit, env, home }: Launch,
+  settings: Settings,
+  about: object,
+): Host {
   const { config, warnings } = settings;
   const log = openLog(config.logFile, { ...about });
   for (const warning of warnings) log.warn(warning);
-  return { config, realRunc: config.realRunc ?? realRunc, env, openFilesLimit, log };
+  return { config, realRunc: config.realRunc ?? realRunc, env, openFilesLimit, home, log };
 }
 
 /**

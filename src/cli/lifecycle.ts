@@ -3,8 +3,9 @@ import { createActor, waitFor } from 'xstate';
 import { enterIndex, leaveIndex } from '../actions/container-index.ts';
 import { removeLitter } from '../actions/delete-container.ts';
 import { forgetMarks } from '../actions/ending.ts';
+import { thawContainer } from '../actions/freeze-container.ts';
 import type { Host } from '../actions/host.ts';
-import { takeLock } from '../actions/lock.ts';
+import { type Lock, takeLock } from '../actions/lock.ts';
 import { Problem, reasonOf } from '../actions/problem.ts';
 import { giveUpLife } from '../actions/retention.ts';
 import { dropRollback, isRollbackPending, rollBackRootfs } from '../actions/rollback.ts';
@@ -28,6 +29,9 @@ import type { Answer, ContainerIdentity, ImagePlace, Life } from '../machines/vo
 /** Commands that begin a container's life: what an earlier container left in the bundle means nothing to them. */
 const beginnings: ReadonlySet<ContainerEvent['type']> = new Set(['CREATE', 'RUN', 'RESTORE']);
 
+/** How long a forced delete waits for another command that is at work on the container; what that was doing is lost then. */
+const forcedDeleteSeconds = 3;
+
 /** What is to be gone need not be waited for. */
 const isForcedDelete = (event: ContainerEvent): boolean =>
   event.type === 'DELETE' && event.call.switches.includes('force');
@@ -46,11 +50,7 @@ export async function carryOut(
   event: ContainerEvent,
   lockTimeoutSeconds: number,
 ): Promise<Answer> {
-  const lock = takeLock(host.config.runDir, container.root, container.id, {
-    timeoutSeconds: lockTimeoutSeconds,
-    ...(isForcedDelete(event) ? { orphanSeconds: 0 } : {}),
-    onOrphans: (pids) => host.log.warn({ pids }, 'ended what a dead wrapper had left at work'),
-  });
+  const lock = lockFor(host, container, event, lockTimeoutSeconds);
   let gone = false;
   try {
     const known = beginnings.has(event.type) ? undefined : readState(stateFileOf(container.bundle));
@@ -67,7 +67,7 @@ export async function carryOut(
     const neverWas = state === 'alive.failed' && beginnings.has(event.type);
     if (neverWas) {
       await removeLitter(container);
-      if (life && 'epoch' in life) giveUpLife(host, container, life.epoch, 'killed');
+      if (life && 'epoch' in life) await giveUpLife(host, container, life.epoch, 'killed');
     }
     gone = state === 'deleted' || neverWas;
     return answer;
@@ -76,6 +76,26 @@ export async function carryOut(
       leaveIndex(host.config.runDir, container);
       lock.discard();
     } else lock.release();
+  }
+}
+
+/** @throws see {@link takeLock}; a container that is to be gone, and that runc then deletes alone, is thawed. */
+function lockFor(
+  host: Host,
+  container: ContainerIdentity,
+  event: ContainerEvent,
+  lockTimeoutSeconds: number,
+): Lock {
+  const isForced = isForcedDelete(event);
+  try {
+    return takeLock(host.config.runDir, container.root, container.id, {
+      timeoutSeconds: lockTimeoutSeconds,
+      ...(isForced ? { wrapperSeconds: forcedDeleteSeconds } : {}),
+      onOrphans: (pids) => host.log.warn({ pids }, 'ended what was at work on the container'),
+    });
+  } catch (error) {
+    if (isForced) thawContainer(container);
+    throw error;
   }
 }
 

@@ -1,6 +1,6 @@
 import { join, resolve } from 'node:path';
 import type { ContainerEvent } from '../machines/container-context.ts';
-import type { RuncCall } from '../machines/vocabulary.ts';
+import type { RuncCall, Shim } from '../machines/vocabulary.ts';
 import { containerId, flagSet, flagValue, globalSet, globalValue, type RuncCommand } from './runc-command.ts';
 
 /** What a command line asks of Tardis. */
@@ -31,13 +31,14 @@ const partialDumps = ['pre-dump', 'lazy-pages', 'page-server', 'parent-path'];
  * Says what a command line asks of Tardis; undefined where it is runc's alone.
  *
  * @param cwd the caller's working directory, against which runc resolves relative paths.
+ * @param shim the caller, where it is one.
  */
-export function planFor(command: RuncCommand, cwd: string): Plan | undefined {
+export function planFor(command: RuncCommand, cwd: string, shim?: Shim): Plan | undefined {
   const id = containerId(command);
   if (!command.understood || !command.name || !id || !idForm.test(id)) return undefined;
   if (flagSet(command, 'help')) return undefined;
   const root = resolve(cwd, globalValue(command, 'root') ?? defaultRoot);
-  const call = callOf(command, cwd);
+  const call = { ...callOf(command, cwd), ...(shim ? { shim } : {}) };
   const bundle = resolve(cwd, flagValue(command, 'bundle') ?? '.');
   const plan = { id, root, call, handsOver: false };
   switch (command.name) {

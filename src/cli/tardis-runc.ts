@@ -7,9 +7,11 @@ import type { Host } from '../actions/host.ts';
 import type { HostConfig } from '../actions/host-config.ts';
 import { appendToRuncLog } from '../actions/log.ts';
 import { Problem, reasonOf } from '../actions/problem.ts';
+import { programOf } from '../actions/processes.ts';
 import { environmentToAdopt } from '../actions/restore-given.ts';
+import { processStartTime } from '../actions/runc-state.ts';
 import { readState, stateFileOf } from '../actions/state-file.ts';
-import type { Answer, ContainerIdentity } from '../machines/vocabulary.ts';
+import type { Answer, ContainerIdentity, Shim } from '../machines/vocabulary.ts';
 import { becomeRunc, openHost, readLaunch, readSettings, useAllCores } from './launch.ts';
 import { carryOut } from './lifecycle.ts';
 import { type Plan, planFor } from './plan.ts';
@@ -22,7 +24,7 @@ import { parseRuncCommand } from './runc-command.ts';
 export async function main(argv: readonly string[]): Promise<void> {
   const launch = readLaunch(process.env);
   const command = parseRuncCommand(argv);
-  const plan = planFor(command, process.cwd());
+  const plan = planFor(command, process.cwd(), readShim(process.ppid));
   if (!plan) becomeRunc(launch, argv);
 
   const settings = readSettings(launch);
@@ -62,6 +64,12 @@ export async function main(argv: readonly string[]): Promise<void> {
   if (plan.handsOver) becomeRunc({ ...launch, env: environmentFor(host, found.value, plan) }, argvOf(plan));
   speak(plan, answer);
   process.exit(answer.status);
+}
+
+/** The caller, where it is one of containerd's shims (`containerd-shim-runc-v2`, cut to 15 characters). */
+function readShim(pid: number): Shim | undefined {
+  if (!programOf(pid).startsWith('containerd-shim')) return undefined;
+  return { pid, startTime: processStartTime(pid) ?? 0, at: Date.now() };
 }
 
 const isRefusal = (error: unknown): error is Problem => error instanceof Problem && error.code === 'refused';

@@ -15,6 +15,8 @@ export interface CheckpointInput {
   readonly request: CheckpointRequest;
   /** Whether the caller had paused the container; it is left as it was found. */
   readonly wasPaused: boolean;
+  /** Whether it did so for this checkpoint alone: where that fails, nobody else may let the job run on. */
+  readonly pausedForCheckpoint?: boolean | undefined;
   readonly life: Life | undefined;
 }
 
@@ -40,6 +42,7 @@ const inputOf = ({ context }: { context: CheckpointContext }): CheckpointInput =
   call: context.call,
   request: context.request,
   wasPaused: context.wasPaused,
+  pausedForCheckpoint: context.pausedForCheckpoint,
   life: context.life,
 });
 const stepOf = ({ context }: { context: CheckpointContext }): CheckpointStep => {

@@ -7,6 +7,7 @@ import type {
   Life,
   ObservedStatus,
   RuncCall,
+  Shim,
 } from './vocabulary.ts';
 
 /** A runc command that the caller gave, to be run with its own argv, environment, and standard streams. */
@@ -59,6 +60,12 @@ export interface ContainerContext extends ContainerInput {
   readonly startsAtOnce: boolean;
   /** Whether the container was paused when its latest checkpoint was asked for. */
   readonly wasPaused: boolean;
+  /** The shim whose pause it was that the container is in: an engine pauses before it asks for a checkpoint. */
+  readonly pausedBy?: Shim | undefined;
+  /** Whether the container was paused for its latest checkpoint alone: where that fails, it runs on. */
+  readonly pausedForCheckpoint: boolean;
+  /** Whether the engine takes the container for paused still, and will send a `resume` to one that runs. */
+  readonly awaitsResume: boolean;
   /** What is to be tried where {@link image} is refused. */
   readonly fallbacks: readonly ImagePlace[];
   readonly answer: Answer;
@@ -70,6 +77,8 @@ export interface ContainerContext extends ContainerInput {
 export type Recovered = {
   readonly status: ObservedStatus | 'checkpointed' | 'restored';
   readonly note: string;
+  /** See {@link ContainerContext}. */
+  readonly awaitsResume?: boolean;
 };
 
 /** runc has printed and logged its own words where the failure carries its status: only that is left to answer. */
@@ -81,12 +90,35 @@ export const answerFailure = (failure: Failure): Partial<ContainerContext> => ({
   },
 });
 
+/** An engine asks for the checkpoint as soon as it has paused; a host under load may start it late. */
+const pauseMs = 60_000;
+
+/**
+ * Whether a pause belongs to a checkpoint: it came from the same shim just before. containerd's client pauses, asks for
+ * the checkpoint, and resumes (containerd, task.go); an operator who has paused a container before gets no checkpoint of
+ * it through an engine, for its own pause fails.
+ */
+export const isPauseForCheckpoint = (pausedBy: Shim | undefined, by: Shim | undefined): boolean =>
+  pausedBy !== undefined &&
+  by !== undefined &&
+  pausedBy.pid === by.pid &&
+  pausedBy.startTime === by.startTime &&
+  by.at - pausedBy.at <= pauseMs;
+
 /** What a command leaves in the context. */
 export const commandOf = (event: ContainerEvent): Partial<ContainerContext> => ({
   ...('call' in event ? { call: event.call } : {}),
   ...(event.type === 'CHECKPOINT' ? { request: event.request } : {}),
   startsAtOnce: event.type === 'RUN',
   wasPaused: false,
+  // A signal may come at any time, and changes nothing of who waits for what.
+  ...(event.type === 'KILL'
+    ? {}
+    : {
+        pausedBy: event.type === 'PAUSE' ? event.call.shim : undefined,
+        pausedForCheckpoint: false,
+        awaitsResume: false,
+      }),
   // A start or a signal does not make forgotten why the restore before it was rolled back.
   ...(event.type === 'CHECKPOINT' ? { failure: undefined } : {}),
   answer: { status: 0 },

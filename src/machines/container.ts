@@ -7,6 +7,7 @@ import {
   type ContainerInput,
   commandOf,
   type DeleteStep,
+  isPauseForCheckpoint,
   type Recovered,
   type RuncStep,
 } from './container-context.ts';
@@ -52,7 +53,7 @@ export const containerMachine = setup({
     /** Answers with runc's status, which is not 0 for a container that was gone before. */
     delete: fromPromise<number, DeleteStep>(notProvided),
     /** containerd's own restore, from an image that the caller names. */
-    restoreGiven: fromPromise<Life | undefined, RuncStep>(notProvided),
+    restoreGiven: fromPromise<Life, RuncStep>(notProvided),
     /** Lets a held, restored container go. */
     release: runcStep,
     restore: restoreMachine,
@@ -61,7 +62,16 @@ export const containerMachine = setup({
   },
   actions: {
     keepCommand: assign(({ event }) => commandOf(event)),
-    keepCommandWhilePaused: assign(({ event }) => ({ ...commandOf(event), wasPaused: true })),
+    keepCommandWhilePaused: assign(({ context, event }) => ({
+      ...commandOf(event),
+      wasPaused: true,
+      pausedForCheckpoint: 'call' in event && isPauseForCheckpoint(context.pausedBy, event.call.shim),
+    })),
+    /** The container runs, and the engine that has paused it does not know. */
+    awaitResume: assign({ awaitsResume: true }),
+    keepAwaitedResume: assign(({ event }) => ({
+      awaitsResume: outputOf<Recovered>(event).awaitsResume ?? false,
+    })),
     /** Answers with why an invoked service failed. */
     refuse: assign(({ event }) => answerFailure(failureOf((event as unknown as { error: unknown }).error))),
     awaitStart: assign({ startsAtOnce: false }),
@@ -80,6 +90,12 @@ export const containerMachine = setup({
     isInterrupted: ({ context }) => context.interruption !== undefined,
     startsAtOnce: ({ context }) => context.startsAtOnce,
     wasPaused: ({ context }) => context.wasPaused,
+    awaitsResume: ({ context }) => context.awaitsResume,
+    /** An engine's pause for a checkpoint that has failed is over; a success leaves it to the engine's own resume. */
+    pauseIsOver: ({ context, event }) =>
+      context.pausedForCheckpoint &&
+      (!('output' in (event as object)) || outputOf<CheckpointOutput>(event).outcome === 'failed'),
+    mustFail: ({ event }) => outputOf<TakenUp>(event).mustFail === true,
     isForeground: ({ event }) => 'detach' in event && !event.detach,
     sawRunning: ({ event }) => event.type === 'OBSERVED' && event.status === 'running',
     sawPaused: ({ event }) => event.type === 'OBSERVED' && event.status === 'paused',
@@ -103,6 +119,8 @@ export const containerMachine = setup({
     call: noCall,
     startsAtOnce: false,
     wasPaused: false,
+    pausedForCheckpoint: false,
+    awaitsResume: false,
     fallbacks: [],
     answer: { status: 0 },
   }),
@@ -145,6 +163,13 @@ export const containerMachine = setup({
                     guard: 'foundImage',
                     target: '#container.alive.restoring',
                     actions: 'keepLife',
+                  },
+                  {
+                    guard: 'mustFail',
+                    target: '#container.alive.failed',
+                    actions: assign(({ event }) =>
+                      event.output.failure ? answerFailure(event.output.failure) : {},
+                    ),
                   },
                   { target: 'fromScratch', actions: 'keepLife' },
                 ],
@@ -191,6 +216,8 @@ export const containerMachine = setup({
           on: {
             PAUSE: { target: 'pausing', actions: 'keepCommand' },
             CHECKPOINT: { target: 'checkpointing', actions: 'keepCommand' },
+            // The engine's own, after a checkpoint that has failed: Tardis has let the job go on already.
+            RESUME: { guard: 'awaitsResume', actions: 'keepCommand' },
             OBSERVED: [
               { guard: 'sawPaused', target: 'paused' },
               { guard: 'sawStopped', target: 'stopped' },
@@ -229,8 +256,8 @@ export const containerMachine = setup({
             src: 'checkpoint',
             input: ({ context }): CheckpointInput => {
               if (!context.request) throw new Error('a checkpoint was begun without a request');
-              const { container, call, request, wasPaused, life } = context;
-              return { container, call, request, wasPaused, life };
+              const { container, call, request, wasPaused, pausedForCheckpoint, life } = context;
+              return { container, call, request, wasPaused, pausedForCheckpoint, life };
             },
             onDone: [
               {
@@ -238,10 +265,12 @@ export const containerMachine = setup({
                 target: 'checkpointed',
                 actions: 'keepImage',
               },
+              { guard: 'pauseIsOver', target: 'running', actions: ['keepImage', 'awaitResume'] },
               { guard: 'wasPaused', target: 'paused', actions: 'keepImage' },
               { target: 'running', actions: 'keepImage' },
             ],
             onError: [
+              { guard: 'pauseIsOver', target: 'running', actions: ['refuse', 'awaitResume'] },
               { guard: 'wasPaused', target: 'paused', actions: 'refuse' },
               { target: 'running', actions: 'refuse' },
             ],
@@ -360,7 +389,7 @@ export const containerMachine = setup({
         }),
         onDone: [
           { guard: 'foundCreated', target: 'alive.created' },
-          { guard: 'foundRunning', target: 'alive.running' },
+          { guard: 'foundRunning', target: 'alive.running', actions: 'keepAwaitedResume' },
           { guard: 'foundPaused', target: 'alive.paused' },
           { guard: 'foundCheckpointed', target: 'alive.checkpointed' },
           { guard: 'foundStopped', target: 'alive.stopped' },

@@ -38,23 +38,35 @@ export interface ImagePlace {
 
 /**
  * A container's place in the life of its job: the epoch in which it carries the job on, or why it must not, because
- * another container does.
+ * another container does; or why its images could not be reached when it began, so that its first checkpoint decides.
  */
-export type Life = { readonly epoch: number } | { readonly refused: string };
+export type Life = { readonly epoch: number } | { readonly refused: string } | { readonly unseen: string };
 
 /** An image that is being made: by a container that carries the job on in this epoch. */
 export interface ImageInMaking extends ImagePlace {
   readonly epoch: number;
+  /** Where CRIU dumps to, where that is not the image's own directory. */
+  readonly dumpDirectory?: string | undefined;
 }
 
 /** What a new container starts from. */
 export interface TakenUp {
-  /** Undefined where the place of the images could not be reached: the first checkpoint decides then. */
-  readonly life: Life | undefined;
+  readonly life: Life;
   /** The images to carry on from, the newest first; none where the job starts from scratch. */
   readonly images: readonly ImagePlace[];
   /** Why the job starts from scratch although it has been carried on before. */
   readonly failure?: Failure;
+  /** Whether it must not: the host's settings want the `create` to fail instead. */
+  readonly mustFail?: boolean;
+}
+
+/** containerd's shim, where it is the caller of a command. */
+export interface Shim {
+  readonly pid: number;
+  /** In clock ticks since boot. */
+  readonly startTime: number;
+  /** When it called, in milliseconds since the epoch. */
+  readonly at: number;
 }
 
 /** One command line given to `tardis-runc`, as far as the machines and the actions need it. */
@@ -65,6 +77,8 @@ export interface RuncCall {
   readonly globals: readonly string[];
   /** The boolean flags that are on, global or not, by their long names without dashes (`tcp-established`). */
   readonly switches: readonly string[];
+  /** Who called, where that is a shim. */
+  readonly shim?: Shim | undefined;
   /** Where the caller reads runc's log. */
   readonly log?: { readonly file: string; readonly format: string };
   /** Flags of a `create` or `run` that a restore in its place takes too (`--pid-file`, `--console-socket`, ...). */

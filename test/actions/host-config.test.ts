@@ -26,6 +26,10 @@ const defaults = {
   keep: 2,
   compressionLevel: 0,
   scratchDir: '/var/lib/tardis/scratch',
+  freezeStallSeconds: 30,
+  maxFreezeSeconds: 900,
+  shareTimeoutSeconds: 5,
+  onUnreachable: 'scratch',
 };
 
 /** Every setting, with how it is written in the file and in the environment. */
@@ -45,6 +49,10 @@ const settings: [name: string, inFile: unknown, variable: string, inEnvironment:
   ['maxRestores', 5, 'TARDIS_MAX_RESTORES', '5'],
   ['compressionLevel', 3, 'TARDIS_COMPRESSION_LEVEL', '3'],
   ['scratchDir', '/mnt/nvme', 'TARDIS_SCRATCH_DIR', '/mnt/nvme'],
+  ['freezeStallSeconds', 7, 'TARDIS_FREEZE_STALL_SECONDS', '7'],
+  ['maxFreezeSeconds', 7, 'TARDIS_MAX_FREEZE_SECONDS', '7'],
+  ['shareTimeoutSeconds', 7, 'TARDIS_SHARE_TIMEOUT_SECONDS', '7'],
+  ['onUnreachable', 'fail', 'TARDIS_ON_UNREACHABLE', 'fail'],
 ];
 
 describe('loadHostConfig', () => {

@@ -38,36 +38,36 @@ describe('collectGarbage', () => {
     [2, ['3', '4']],
     [3, ['2', '3', '4']],
     [9, ['1', '2', '3', '4']],
-  ])('should keep the newest images: %i', (keep, left) => {
-    collectGarbage(job(), made(1, 2, 3, 4), keep);
+  ])('should keep the newest images: %i', async (keep, left) => {
+    await collectGarbage(job(), made(1, 2, 3, 4), keep);
     expect(imageNames(home())).toEqual(left);
   });
 
-  it('should remove what dead wrappers left, but nothing that is newer', () => {
+  it('should remove what dead wrappers left, but nothing that is newer', async () => {
     const image = made(2, 4);
     for (const name of ['1.partial', '3.removed', '3.partial', '5.partial']) mkdirSync(join(home(), name));
     mkdirSync(join(home(), '1'));
-    collectGarbage(job(), image, 2);
+    await collectGarbage(job(), image, 2);
     expect(imageNames(home())).toEqual(['2', '4', '5.partial']);
   });
 
-  it('should keep an image that was refused somewhere, for whoever can use it', () => {
+  it('should keep an image that was refused somewhere, for whoever can use it', async () => {
     const image = made(1, 2, 3);
     writeFileSync(join(home(), '1.failed.jsonl'), '{}\n');
-    expect(collectGarbage(job(), image, 1)).toEqual([2]);
+    expect(await collectGarbage(job(), image, 1)).toEqual([2]);
     expect(imageNames(home())).toEqual(['1', '1.failed.jsonl', '3']);
     expect(readLedger(home()).entries).toContainEqual(expect.objectContaining({ generation: 1 }));
   });
 
-  it('should forget what the ledger says of images that are gone', () => {
-    collectGarbage(job(), made(1, 2, 3), 1);
+  it('should forget what the ledger says of images that are gone', async () => {
+    await collectGarbage(job(), made(1, 2, 3), 1);
     const kinds = readLedger(home()).entries.map(({ kind, number }) => [kind, number]);
     expect(kinds[0]).toEqual(['life', 1]);
     const next = claimLife(hostWith(), job('next'));
     const epoch = 'epoch' in next ? next.epoch : 0;
     mkdirSync(join(home(), '4'));
     noteEntry(home(), { kind: 'image', epoch, generation: 4 });
-    collectGarbage(job('next'), { generation: 4, directory: join(home(), '4'), epoch }, 1);
+    await collectGarbage(job('next'), { generation: 4, directory: join(home(), '4'), epoch }, 1);
     expect(readLedger(home()).entries.map(({ kind }) => kind)).toEqual(['life', 'image']);
   });
 

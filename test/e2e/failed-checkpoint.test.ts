@@ -116,7 +116,7 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('a checkpoint that fail
       {
         title: 'memory',
         script: `x=$(head -c 12000000 /dev/zero | tr '\\0' x)`,
-        reason: /^[^\n]*no room is left on the file system of .*: CRIU could not dump the container: /,
+        reason: /^[^\n]*no room is left on the file system of .*: cannot copy CRIU's files into the image: /,
       },
       {
         title: 'files',

@@ -11,6 +11,10 @@ export type FailingCriu = {
   fail(when: When, nth?: number): void;
   /** From now on criu stops before it begins, until {@link FailingCriu.behave}. */
   hang(when: When, nth?: number): void;
+  /** From now on criu sleeps for good, and uses no CPU. */
+  sleep(when: When, nth?: number): void;
+  /** From now on criu takes six seconds longer, and does a little all the time. */
+  slow(when: When, nth?: number): void;
   /** Has a hanging criu been reached? */
   reached(): boolean;
   /** From now on it is the real criu again. */
@@ -32,6 +36,8 @@ export function installFailingCriu(stack: Stack): FailingCriu {
   return {
     fail: (when, nth = 2) => tell('fail', when, nth),
     hang: (when, nth = 2) => tell('hang', when, nth),
+    sleep: (when, nth = 2) => tell('sleep', when, nth),
+    slow: (when, nth = 2) => tell('slow', when, nth),
     reached: () => existsSync(file('criu.reached')),
     behave: () => rmSync(file('criu.switch'), { force: true }),
   };

@@ -10,6 +10,8 @@ import { waitFor } from './wait.ts';
  */
 export async function sweep(dir: string): Promise<void> {
   const name = basename(dir);
+  // Whoever sleeps in one cannot be ended (test/support/frozen-share.ts).
+  for (const mount of mountsUnder(dir)) spawnSync('fsfreeze', ['--unfreeze', mount]);
   await waitFor(
     `the processes of ${dir} to end`,
     () => {

@@ -49,8 +49,13 @@ export interface Report {
 
 const image = z.object({ generation: z.number(), directory: z.string() });
 const failure = z.object({ message: z.string(), code: z.string(), status: z.optional(z.number()) });
-const life = z.object({ epoch: z.optional(z.number()), refused: z.optional(z.string()) });
+const life = z.object({
+  epoch: z.optional(z.number()),
+  refused: z.optional(z.string()),
+  unseen: z.optional(z.string()),
+});
 const contextSchema = z.object({
+  awaitsResume: z.optional(z.boolean()),
   image: z.optional(image),
   failure: z.optional(failure),
   life: z.optional(life),
@@ -89,9 +94,10 @@ export function reportOn(stateFile: string, historyLimit: number): Report {
       inTheMiddle: interruption !== undefined,
       unfinishedImage: building?.image ?? null,
       failure: context.failure ? plainFailure(context.failure) : null,
-      life: context.life ? reportLife(record, context.life) : null,
+      life: context.life && context.life.unseen === undefined ? reportLife(record, context.life) : null,
       image: context.image ? reportImage(record, context.image) : null,
-      next,
+      // A resume that nobody is to send is not one of them: the machine answers it where an engine's is outstanding.
+      next: next.filter(({ event, to }) => event !== 'RESUME' || to.length > 0 || context.awaitsResume),
       history: shown,
       historyLeftOut: history.length - shown.length,
     };
