@@ -43,8 +43,9 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('a host with cgroup v2 
   beforeAll(async () => {
     stack = await startStack({ docker: true, pathPrefix: [join(fixturesDir, 'cgroup2')] });
     image = await debianImage(stack);
-    containerd = `/proc/${readFileSync(join(stack.dir, 'containerd.pid'), 'utf8').trim()}`;
-    runc = await directRunc(stack, ['nsenter', `--mount=${containerd}/ns/mnt`, `--wd=${stack.dir}`]);
+    const pid = readFileSync(join(stack.dir, 'containerd.pid'), 'utf8').trim();
+    containerd = `/proc/${pid}`;
+    runc = await directRunc(stack, [join(fixturesDir, 'cgroup2/beside'), pid]);
   });
   afterAll(() => stack?.stop());
   beforeEach(() => onTestFailed(() => console.log(stack.logs())));
