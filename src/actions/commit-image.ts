@@ -3,6 +3,7 @@ import type { Host } from './host.ts';
 import { commit } from './image-store.ts';
 import { reasonOf } from './problem.ts';
 import { collectGarbage } from './retention.ts';
+import { demandAnswer } from './share.ts';
 
 /**
  * Commits a finished image.
@@ -14,6 +15,7 @@ export const commitImage = ({ container, image }: CheckpointStep): Promise<void>
 /** Removes what a committed image makes superfluous; litter that cannot be removed fails nothing. */
 export async function tidyAfter(host: Host, { container, image }: CheckpointStep): Promise<void> {
   try {
+    await demandAnswer(host, container.imageRoot);
     const removed = await collectGarbage(container, image, host.config.keep);
     if (removed.length > 0) host.log.info({ generations: removed }, 'removed images beyond the newest');
   } catch (error) {

@@ -16,6 +16,7 @@ import {
 } from './ledger.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { isInitAlive, processStartTime, readRuncRecord } from './runc-state.ts';
+import { demandAnswer } from './share.ts';
 
 type LifeEntry = Extract<Entry, { kind: 'life' }>;
 
@@ -126,17 +127,52 @@ export function endLife(container: ContainerIdentity, epoch: number, how: Ending
   }
 }
 
-/** {@link endLife}, where failing to note it fails nothing: the next container then has to look, or to wait. */
-export function closeLife(host: Host, container: ContainerIdentity, epoch: number, how: Ending): void {
+/**
+ * {@link endLife}, where failing to note it fails nothing, and no file server that does not answer is waited for: the
+ * next container then has to look, or to wait.
+ *
+ * @returns whether it is noted.
+ */
+export async function closeLife(
+  host: Host,
+  container: ContainerIdentity,
+  epoch: number,
+  how: Ending,
+): Promise<boolean> {
   try {
+    await demandAnswer(host, container.imageRoot);
     endLife(container, epoch, how);
+    return true;
   } catch (error) {
-    host.log.warn({ epoch, how, reason: reasonOf(error) }, 'cannot note the end of this life');
+    host.log.warn(
+      { epoch, how, reason: reasonOf(error) },
+      `cannot note the end of this life: ${reasonOf(error)}`,
+    );
+    return false;
   }
 }
 
-/** Notes that the restore of an image is begun, or that it has come to its end. */
-export function noteRestore({ container, image, epoch }: RestoreInput, kind: 'attempt' | 'restored'): void {
+/**
+ * Notes that the restore of an image is begun.
+ *
+ * @throws Problem `images-unreachable`; the file system's own error.
+ */
+export async function noteAttempt(host: Host, { container, image, epoch }: RestoreInput): Promise<void> {
+  await demandAnswer(host, container.imageRoot);
   if (epoch === undefined) return;
-  noteEntry(keyDirectory(container), { kind, epoch, generation: image.generation });
+  noteEntry(keyDirectory(container), { kind: 'attempt', epoch, generation: image.generation });
+}
+
+/** Notes that the restore of an image has come to its end. Where that fails it counts as one that has not. */
+export async function noteRestored(host: Host, { container, image, epoch }: RestoreInput): Promise<void> {
+  if (epoch === undefined) return;
+  try {
+    await demandAnswer(host, container.imageRoot);
+    noteEntry(keyDirectory(container), { kind: 'restored', epoch, generation: image.generation });
+  } catch (error) {
+    host.log.warn(
+      { reason: reasonOf(error) },
+      'cannot note that the image was restored: it counts as an attempt that failed',
+    );
+  }
 }

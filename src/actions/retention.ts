@@ -13,7 +13,6 @@ import {
 } from './ledger.ts';
 import { checkLife, closeLife } from './lives.ts';
 import { reasonOf } from './problem.ts';
-import { answers } from './share.ts';
 
 /**
  * Removes what a newly committed image makes superfluous: older images but the newest ones, what dead wrappers left
@@ -69,15 +68,7 @@ export async function giveUpLife(
   epoch: number,
   how: Ending,
 ): Promise<void> {
-  if (!(await answers(host, container.imageRoot))) {
-    host.log.warn(
-      { epoch, how },
-      `${container.imageRoot} does not answer: the end of this life is not noted`,
-    );
-    return;
-  }
-  closeLife(host, container, epoch, how);
-  forgetJob(host, container);
+  if (await closeLife(host, container, epoch, how)) forgetJob(host, container);
 }
 
 /**

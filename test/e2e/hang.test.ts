@@ -11,6 +11,7 @@ import {
   onTestFinished,
   test,
 } from 'vitest';
+import { type DirectRunc, directRunc } from '../support/direct-runc.ts';
 import type { Container } from '../support/engine.ts';
 import { ctrEngine } from '../support/engine-ctr.ts';
 import { engineNames, engines } from '../support/engines.ts';
@@ -165,6 +166,7 @@ describe.skipIf(requireRealStack().skip).each(shares)('a share that answers nobo
   let image: string;
   let share: Share;
   let criu: FailingCriu;
+  let runc: DirectRunc;
 
   beforeAll(async () => {
     stack = await startStack({
@@ -174,6 +176,7 @@ describe.skipIf(requireRealStack().skip).each(shares)('a share that answers nobo
     image = await busyboxImage(stack);
     share = await make(stack.dir);
     criu = installFailingCriu(stack);
+    runc = await directRunc(stack);
   });
   afterAll(async () => {
     await share?.remove();
@@ -229,9 +232,73 @@ describe.skipIf(requireRealStack().skip).each(shares)('a share that answers nobo
     expect(ticksOf(third)[0]).toBe(last + 1);
     await share.stop();
     await third.remove({ timeoutMs: 20_000 });
-    expect(log()).toContain('the end of this life is not noted');
+    expect(log()).toContain('cannot note the end of this life: ');
     await share.answer();
     await waitFor('what asked to end', () => processes('.tardis-asks').length === 0);
+  });
+
+  test('a create fails when onUnreachable says so, and starts nothing', async () => {
+    const env = { ...stack.env, TARDIS_ON_UNREACHABLE: 'fail' };
+    const images = join(share.path, 'images');
+    const bundle = await runc.bundle('refused', {
+      args: counting,
+      env: enabled('refused', { TARDIS_CHECKPOINT_HOST_PATH: images }),
+    });
+    await share.stop();
+    const log = join(stack.dir, 'refused.log');
+    const words = ['--log', log, 'create', '--bundle', bundle, 'refused'];
+    const create = runc.begin(words, { env });
+    expect(await create.status()).toBe(1);
+    expect(readFileSync(log, 'utf8')).toMatch(
+      /did not answer within 1 s .*: the container is not created, for onUnreachable says so; try again/,
+    );
+    expect((await runc.run(['state', 'refused'], { program: 'runc', mayFail: true })).exitCode).toBe(1);
+    await share.answer();
+    expect(await runc.begin(words, { env }).status()).toBe(0);
+    await runc.run(['delete', '--force', 'refused']);
+  });
+
+  test('a forced delete answers while the checkpoint sleeps in the kernel, and nothing of the job is left', async () => {
+    const images = join(share.path, 'images');
+    const bundle = await runc.bundle('stuck', {
+      args: counting,
+      env: enabled('stuck', { TARDIS_CHECKPOINT_HOST_PATH: images }),
+    });
+    const job = runc.begin(['create', '--bundle', bundle, 'stuck']);
+    expect(await job.status()).toBe(0);
+    await runc.run(['start', 'stuck']);
+    await job.waitForLine(/^tick 2$/);
+    criu.slow('checkpoint');
+    const given = ['--image-path', join(stack.dir, 'stuck-image')];
+    const asked = runc.run(['checkpoint', ...given, 'stuck'], { mayFail: true, timeoutMs: 60_000 });
+    await waitFor('criu to be called', () => criu.reached());
+    await share.stop();
+    await runc.run(['delete', '--force', 'stuck'], { timeoutMs: 10_000 });
+    expect((await runc.run(['state', 'stuck'], { program: 'runc', mayFail: true })).exitCode).toBe(1);
+    expect(processes('bin/tardis-guardian', 'stuck')).toEqual([]);
+    await share.answer();
+    expect((await asked).exitCode).not.toBe(0);
+  });
+
+  test('a restore whose share stops answering starts its job from scratch', async () => {
+    const first = await run('restored-1', 'restored');
+    await first.waitForLine(/^tick 3$/);
+    await first.checkpoint({ exit: true });
+    await first.waitForExit();
+    const last = ticksOf(first).length;
+    await first.remove();
+    criu.slow('restore');
+    const second = run('restored-2', 'restored');
+    await waitFor('criu to be called', () => criu.reached());
+    await share.stop();
+    const job = await second;
+    // A file system that is frozen can be read: the restore succeeds there.
+    await job.waitForLine(/^tick \d+$/);
+    const [tick = 0] = ticksOf(job);
+    expect([1, last + 1]).toContain(tick);
+    await expectToCountOn(job, tick);
+    await share.answer();
+    await job.remove();
   });
 
   test('a job that is being dumped is thawed, and its container can be deleted at once', async () => {
