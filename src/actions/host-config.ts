@@ -76,26 +76,41 @@ export const defaultConfigPath = '/etc/tardis/tardis.json';
 /**
  * Reads the host's settings; a missing file means the defaults.
  *
- * @throws Problem `host-config` where the file cannot be read, is not JSON, or holds a value of the wrong kind.
+ * A value of the wrong kind costs its default, with a warning.
+ *
+ * @throws Problem `host-config` where the file cannot be read, is not JSON, or where such a value has no substitute.
  */
 export function loadHostConfig(env: NodeJS.ProcessEnv = process.env): LoadedHostConfig {
   const path = env.TARDIS_CONFIG || defaultConfigPath;
-  const found = { ...readSettings(path), ...settingsFromEnvironment(env) };
+  const found: Record<string, unknown> = { ...readSettings(path), ...settingsFromEnvironment(env) };
   const known = new Set(Object.keys(hostConfigSchema.shape));
   const unknown = Object.keys(found).filter((name) => !known.has(name));
-  const parsed = hostConfigSchema.safeParse(found);
+  const warnings = unknown.map(
+    (name) => `${path}: unknown setting "${name}"; expected one of ${[...known].join(', ')}; it is ignored`,
+  );
+  let parsed = hostConfigSchema.safeParse(found);
   if (!parsed.success) {
-    const issues = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
-    throw new Problem('host-config', `${path}: ${issues.join('; ')}`);
+    const issues = parsed.error.issues.map((issue) => ({
+      name: String(issue.path[0]),
+      words: `${issue.path.join('.')}: ${issue.message}`,
+    }));
+    if (issues.some(({ name }) => withoutDefault.has(name)))
+      throw new Problem('host-config', `${path}: ${issues.map(({ words }) => words).join('; ')}`);
+    for (const { name, words } of issues) {
+      delete found[name];
+      warnings.push(`${path}: ${words}; the default is taken`);
+    }
+    parsed = hostConfigSchema.safeParse(found);
   }
-  const { allowedRoots, ...rest } = parsed.data;
-  return {
-    config: { ...rest, allowedRoots: allowedRoots ?? [rest.checkpointRoot] },
-    warnings: unknown.map(
-      (name) => `${path}: unknown setting "${name}"; expected one of ${[...known].join(', ')}; it is ignored`,
-    ),
-  };
+  const { allowedRoots, ...rest } = parsed.data as z.infer<typeof hostConfigSchema>;
+  return { config: { ...rest, allowedRoots: allowedRoots ?? [rest.checkpointRoot] }, warnings };
 }
+
+/** Settings whose default is no substitute: it could lead to other images, to fewer of them, or to unsigned ones. */
+const withoutDefault: ReadonlySet<string> = new Set([
+  ...['realRunc', 'checkpointRoot', 'allowedRoots', 'runDir', 'scratchDir'],
+  ...['manifestKeys', 'hostId', 'keep'],
+]);
 
 /** The settings of a host whose file cannot be used; only its log and its directories are ever looked at. */
 export function defaultConfig(env: NodeJS.ProcessEnv): HostConfig {

@@ -13,6 +13,8 @@ export interface Launch {
   readonly realRunc: string;
   readonly openFilesLimit: string | undefined;
   readonly env: NodeJS.ProcessEnv;
+  /** Where the launcher looked for the container, also if the settings cannot be read. */
+  readonly runDir: string | undefined;
   /** Where Tardis is installed. */
   readonly home: string | undefined;
 }
@@ -30,6 +32,7 @@ export function readLaunch(environment: NodeJS.ProcessEnv): Launch {
     realRunc: environment.TARDIS_LAUNCH_RUNC ?? 'runc',
     openFilesLimit: environment.TARDIS_LAUNCH_NOFILE,
     home: environment.TARDIS_LAUNCH_HOME,
+    runDir: environment.TARDIS_LAUNCH_RUN_DIR,
     env,
   };
 }
@@ -42,11 +45,11 @@ export interface Settings {
 }
 
 /** Reads the host's settings; where they cannot be used, the caller is only to be given the real runc. */
-export function readSettings({ env }: Launch): Settings {
+export function readSettings({ env, runDir }: Launch): Settings {
   try {
     return loadHostConfig(env);
   } catch (error) {
-    const config = defaultConfig(env);
+    const config = { ...defaultConfig(env), ...(runDir ? { runDir } : {}) };
     return { config, warnings: [], broken: reasonOf(error) };
   }
 }

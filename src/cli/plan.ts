@@ -19,10 +19,10 @@ export interface Plan {
 }
 
 /** runc's own default where root runs it (main.go); the shim always names another. */
-const defaultRoot = '/run/runc';
+export const defaultRoot = '/run/runc';
 
 /** What runc takes for an id (libcontainer/factory_linux.go), less the two that are directories. */
-const idForm = /^(?!\.\.?$)[\w+.-]+$/;
+export const idForm = /^(?!\.\.?$)[\w+.-]+$/;
 
 /** Dumps that are no whole image, or none that a later `create` could use: runc's alone. */
 const partialDumps = ['pre-dump', 'lazy-pages', 'page-server', 'parent-path'];
@@ -75,6 +75,16 @@ export function planFor(command: RuncCommand, cwd: string, shim?: Shim): Plan | 
     default:
       return undefined;
   }
+}
+
+/** Why there is no plan for a checkpoint; undefined where the caller asks for no checkpoint at all (`--help`). */
+export function whyNoPlan(command: RuncCommand): string | undefined {
+  if (!command.understood) return command.reason ?? 'its command line is not understood';
+  if (flagSet(command, 'help') || command.name !== 'checkpoint') return undefined;
+  const partial = partialDumps.find((name) => command.flags.some((flag) => flag.name === name));
+  // A pre-dump ends nothing and is no image.
+  if (partial === undefined || partial === 'pre-dump') return undefined;
+  return `--${partial} makes no whole image; expected a checkpoint without it`;
 }
 
 /** Signals that do not ask a job to end: it goes on, reloads, or looks at something. */

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { isEnabled, readContainerConfig, settingsOf } from '../actions/container-config.ts';
 import { bundleFromIndex } from '../actions/container-index.ts';
 import { noteKill } from '../actions/ending.ts';
@@ -14,8 +14,8 @@ import { readState, stateFileOf } from '../actions/state-file.ts';
 import type { Answer, ContainerIdentity, Shim } from '../machines/vocabulary.ts';
 import { becomeRunc, openHost, readLaunch, readSettings, useAllCores } from './launch.ts';
 import { carryOut } from './lifecycle.ts';
-import { type Plan, planFor } from './plan.ts';
-import { parseRuncCommand } from './runc-command.ts';
+import { defaultRoot, idForm, type Plan, planFor, whyNoPlan } from './plan.ts';
+import { globalValue, parseRuncCommand, type RuncCommand } from './runc-command.ts';
 
 /**
  * One runc command, from its argv to its exit status. Whatever is wrong with Tardis before it has touched
@@ -24,15 +24,23 @@ import { parseRuncCommand } from './runc-command.ts';
 export async function main(argv: readonly string[]): Promise<void> {
   const launch = readLaunch(process.env);
   const command = parseRuncCommand(argv);
-  const plan = planFor(command, process.cwd(), readShim(process.ppid));
-  if (!plan) becomeRunc(launch, argv);
-
   const settings = readSettings(launch);
+  const plan = planFor(command, process.cwd(), readShim(process.ppid));
+  if (!plan) {
+    const reason = argv.includes('checkpoint') && whyNoPlan(command);
+    if (reason && isIndexed(settings.config, command)) refuseCheckpoint(reason);
+    becomeRunc(launch, argv);
+  }
+
   const found = attempt(() => identify(settings.config, plan));
   if (found.ok && !found.value) becomeRunc(launch, argv);
   useAllCores();
   const host = openHost(launch, settings, { id: plan.id, command: command.name, pid: process.pid });
   const passOn = (reason: string): never => {
+    if (plan.event.type === 'CHECKPOINT') {
+      host.log.warn({ reason }, 'the checkpoint was refused');
+      return refuseCheckpoint(reason);
+    }
     host.log.warn(`${reason}; the real runc does it alone`);
     appendToRuncLog(plan.call.log, 'warning', `tardis: ${reason}`);
     return becomeRunc(launch, argv);
@@ -66,6 +74,20 @@ export async function main(argv: readonly string[]): Promise<void> {
   process.exit(answer.status);
 }
 
+/**
+ * Ends this call without a checkpoint. runc's own would end the job, and no image would outlive the host.
+ */
+function refuseCheckpoint(reason: string): never {
+  process.stderr.write(`Tardis cannot make this checkpoint: ${reason}. The container runs on\n`);
+  process.exit(1);
+}
+
+/** Whether a word of a command line that is not understood names a container of Tardis's. */
+function isIndexed({ runDir }: HostConfig, command: RuncCommand): boolean {
+  const root = resolve(globalValue(command, 'root') ?? defaultRoot);
+  return command.argv.some((word) => idForm.test(word) && bundleFromIndex(runDir, root, word) !== undefined);
+}
+
 /** The caller, where it is one of containerd's shims (`containerd-shim-runc-v2`, cut to 15 characters). */
 function readShim(pid: number): Shim | undefined {
   if (!programOf(pid).startsWith('containerd-shim')) return undefined;
@@ -95,7 +117,13 @@ function identify(config: HostConfig, { id, root, bundle }: Plan): ContainerIden
   if (bundle === undefined) {
     const indexed = bundleFromIndex(config.runDir, root, id);
     const known = indexed && readState(stateFileOf(indexed));
-    return known && known.id === id && known.root === root ? known : undefined;
+    if (!known) return undefined;
+    if (known.id === id && known.root === root) return known;
+    const state = stateFileOf(known.bundle);
+    throw new Problem(
+      'state-foreign',
+      `${state} is of container ${known.id} in ${known.root}, expected ${id} in ${root}`,
+    );
   }
   // runc refuses an id that is taken; the container that has it must not lose its state over that.
   if (existsSync(join(root, id))) return undefined;

@@ -102,9 +102,18 @@ describe('loadHostConfig', () => {
     ['checkpointRoot', null],
     ['allowedRoots', '/a'],
     ['allowedRoots', ['/a', 'b']],
-    ['logFile', ''],
     ['runDir', './run'],
     ['manifestKeys', 'keys.json'],
+    ['scratchDir', 'scratch'],
+    ['keep', 0],
+    ['hostId', ''],
+  ])('should refuse %s %j, naming the file and the setting', async (name, value) => {
+    const problem = await problemOf(() => load({ [name]: value }));
+    expect(problem.code).toBe('host-config');
+    expect(problem.message).toMatch(new RegExp(`^${file()}: ${name}(\\.\\d+)?: .`));
+  });
+
+  it.each([
     ['lockTimeoutSeconds', 0],
     ['lockTimeoutSeconds', 1.5],
     ['lockTimeoutSeconds', '600'],
@@ -112,11 +121,20 @@ describe('loadHostConfig', () => {
     ['maxDumps', 0],
     ['maxRestores', 1.5],
     ['compressionLevel', 20],
-    ['scratchDir', 'scratch'],
-  ])('should refuse %s %j, naming the file and the setting', async (name, value) => {
-    const problem = await problemOf(() => load({ [name]: value }));
-    expect(problem.code).toBe('host-config');
-    expect(problem.message).toMatch(new RegExp(`^${file()}: ${name}(\\.\\d+)?: .`));
+    ['logFile', 3],
+    ['freezeStallSeconds', 0],
+    ['freezeStallSeconds', -30],
+    ['freezeStallSeconds', 3601],
+    ['maxFreezeSeconds', 0],
+    ['maxFreezeSeconds', 1e9],
+    ['shareTimeoutSeconds', 61],
+    ['onUnreachable', 'maybe'],
+  ])('takes the default and warns if %s is %j', (name, value) => {
+    const { config, warnings } = load({ [name]: value, runDir: '/r' });
+    expect(config).toEqual({ ...defaults, runDir: '/r' });
+    expect(warnings).toEqual([
+      expect.stringMatching(new RegExp(`^${file()}: ${name}: .*; the default is taken$`)),
+    ]);
   });
 
   it('should name everything that is wrong at once', async () => {
@@ -126,7 +144,7 @@ describe('loadHostConfig', () => {
 
   it.each([
     ['relative', { TARDIS_RUN_DIR: 'run' }, /runDir: must be an absolute path/],
-    ['not a number', { TARDIS_LOCK_TIMEOUT_SECONDS: 'soon' }, /lockTimeoutSeconds: /],
+    ['not a number', { TARDIS_KEEP: 'many' }, /keep: /],
     ['one of a list that is empty', { TARDIS_ALLOWED_ROOTS: '/a:' }, /allowedRoots\.1: /],
   ])('should refuse a setting of the environment that is %s', async (_, env, message) => {
     const problem = await problemOf(() => loadHostConfig({ TARDIS_CONFIG: file(), ...env }));
