@@ -8,6 +8,7 @@ import {
   type TakenUp,
 } from '../machines/vocabulary.ts';
 import { type ResumeAfter, readContainerConfig, resumeAfterOf } from './container-config.ts';
+import { endHalfRestored } from './end-half-restored.ts';
 import type { Host } from './host.ts';
 import { refuseUnsafePlace } from './image-place.ts';
 import { findCurrentImage } from './image-store.ts';
@@ -25,6 +26,7 @@ export async function takeUp(host: Host, container: ContainerIdentity): Promise<
   try {
     await demandAnswer(host, container.imageRoot);
     refuseUnsafePlace(host.config, container);
+    await endHalfRestored(host, container);
     const life = claimLife(host, container);
     if ('refused' in life) {
       const message = `${life.refused}: this container starts from scratch, and makes no checkpoints`;

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ContainerIdentity, ObservedStatus } from '../machines/vocabulary.ts';
+import { isFrozen } from './freezer.ts';
 import type { Host } from './host.ts';
 import { runcForTardis } from './runc.ts';
 import * as z from './schema.ts';
@@ -79,12 +80,17 @@ export function usedMemory(record: RuncRecord | undefined): number {
   return 0;
 }
 
-/** Asks runc for a container's status. */
+/**
+ * A container's status, as runc tells it. What is frozen is paused to runc, whatever else it is (state_linux.go,
+ * refreshState): one that an engine has paused for its checkpoint does not wait, frozen, for runc to say so.
+ */
 export async function observeContainer(
   host: Host,
   container: Pick<ContainerIdentity, 'root' | 'id'>,
 ): Promise<ObservedStatus> {
   try {
+    const record = readRuncRecord(container);
+    if (record?.freezer && isInitAlive(record) && isFrozen(record.freezer)) return 'paused';
     const words = await runcForTardis(host, ['--root', container.root, 'state', container.id]);
     const { status } = z
       .object({ status: z.enum(['created', 'running', 'paused', 'stopped']) })
