@@ -173,7 +173,7 @@ describe('answers', () => {
   });
 
   it('holds neither the working directory nor the streams or the session of its caller with what it leaves', async () => {
-    program('mkdir', `readlink /proc/$$/cwd /proc/$$/fd/0 /proc/$$/fd/1 >"${scratch.at('seen')}"; ${hangs}`);
+    program('mkdir', `readlink /proc/$$/cwd /proc/$$/fd/0 /proc/$$/fd/2 >"${scratch.at('seen')}"; ${hangs}`);
     expect(await answers(hostHere(0.5), images())).toBe(false);
     const pid = await hung();
     const seen = await waitFor('what it sees', () => {
