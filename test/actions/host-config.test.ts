@@ -113,10 +113,28 @@ describe('loadHostConfig', () => {
     ['maxRestores', 1.5],
     ['compressionLevel', 20],
     ['scratchDir', 'scratch'],
+    ...['freezeStallSeconds', 'maxFreezeSeconds', 'shareTimeoutSeconds'].flatMap((name) =>
+      [0, 0.5, -1, 1e9, 'soon', '5', null, [5]].map((value) => [name, value] as [string, unknown]),
+    ),
+    ['freezeStallSeconds', 3_601],
+    ['maxFreezeSeconds', 86_401],
+    ['shareTimeoutSeconds', 61],
+    ...['', 'Fail', 'scratch ', 'ignore', 0, true, null].map(
+      (value) => ['onUnreachable', value] as [string, unknown],
+    ),
   ])('should refuse %s %j, naming the file and the setting', async (name, value) => {
     const problem = await problemOf(() => load({ [name]: value }));
     expect(problem.code).toBe('host-config');
     expect(problem.message).toMatch(new RegExp(`^${file()}: ${name}(\\.\\d+)?: .`));
+  });
+
+  it.each([
+    ['freezeStallSeconds', 1, 3_600],
+    ['maxFreezeSeconds', 1, 86_400],
+    ['shareTimeoutSeconds', 1, 60],
+  ])('takes %s from %i to %i, and parts of a second', (name, least, most) => {
+    for (const value of [least, 1.5, most])
+      expect(load({ [name]: value }).config).toMatchObject({ [name]: value });
   });
 
   it('should name everything that is wrong at once', async () => {
@@ -126,6 +144,10 @@ describe('loadHostConfig', () => {
 
   it.each([
     ['relative', { TARDIS_RUN_DIR: 'run' }, /runDir: must be an absolute path/],
+    ['no number', { TARDIS_FREEZE_STALL_SECONDS: 'never' }, /freezeStallSeconds: /],
+    ['no limit', { TARDIS_MAX_FREEZE_SECONDS: 'Infinity' }, /maxFreezeSeconds: /],
+    ['zero', { TARDIS_SHARE_TIMEOUT_SECONDS: '0' }, /shareTimeoutSeconds: /],
+    ['no known word', { TARDIS_ON_UNREACHABLE: 'wait' }, /onUnreachable: /],
     ['not a number', { TARDIS_LOCK_TIMEOUT_SECONDS: 'soon' }, /lockTimeoutSeconds: /],
     ['one of a list that is empty', { TARDIS_ALLOWED_ROOTS: '/a:' }, /allowedRoots\.1: /],
   ])('should refuse a setting of the environment that is %s', async (_, env, message) => {
