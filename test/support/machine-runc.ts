@@ -152,13 +152,9 @@ export class FakeHost implements Disposable {
   /** The host on which whoever asks for the images sleeps until it is killed, with these settings. */
   outOfReach(settings: Partial<Host['config']> = {}): Host {
     mkdirSync(join(this.#home, 'bin'), { recursive: true });
-    writeFileSync(
-      join(this.#home, 'bin/mkdir'),
-      `#!/bin/sh\necho $$ >>${this.#home}/asking\nexec sleep 600\n`,
-      {
-        mode: 0o755,
-      },
-    );
+    const asking = `case $* in *.tardis-asks) echo $$ >>${this.#home}/asking; exec sleep 600 ;; esac`;
+    const mkdir = `#!/bin/sh\n${asking}\nPATH=\${PATH#*:}\nexec mkdir "$@"\n`;
+    writeFileSync(join(this.#home, 'bin/mkdir'), mkdir, { mode: 0o755 });
     const PATH = `${join(this.#home, 'bin')}:${process.env.PATH}`;
     const config = { ...this.host.config, shareTimeoutSeconds: 0.5, ...settings };
     return { ...this.host, config, env: { PATH } };
