@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, it, vi } from 'vitest';
@@ -13,8 +13,6 @@ vi.setConfig({ maxConcurrency: 30 });
 /** A program that works for the wrapper: it does not end when it is asked to, and has children and a grandchild. */
 const stubborn = `trap '' TERM; sleep 600 & (sleep 600 & sleep 600; :) & wait`;
 const stubbornCount = 5;
-/** As CRIU: it ends by itself when its wrapper is gone. */
-const endsSoon = 'sleep 0.4';
 
 /** Even root needs CAP_SYS_RESOURCE for it. */
 const mayLower =
@@ -113,12 +111,14 @@ describe.concurrent.each(shells)('tardis-guardian under %s', (...shell) => {
   });
 
   it('lets a program end by itself if it does so soon', async () => {
-    // What it leaves behind was never stopped or killed.
-    using job = new Job(`sleep 600 & ${endsSoon}`);
-    await job.grown(3);
     using guardian = new GuardianRun(shell);
+    const end = `${guardian.freezer}.end`;
+    // What it leaves behind was never stopped or killed.
+    using job = new Job(`sleep 600 & until [ -e ${end} ]; do sleep 0.05; done`);
+    await waitFor('its child', () => job.all.length >= 2 || undefined);
     guardian.say(workOf(job));
     guardian.close();
+    writeFileSync(end, '');
     expect(await guardian.end()).toBe(0);
     expect(guardian.word).toBe('THAWED\n');
     expect(job.all.map((pid) => statOf(pid)?.state)).toEqual(['S']);
@@ -171,8 +171,8 @@ describe.concurrent.each(shells)('tardis-guardian under %s', (...shell) => {
   });
 
   it('keeps quiet for as long as the wrapper says something', async () => {
-    using guardian = new GuardianRun(shell, { silence: 3 });
-    for (let i = 0; i < 8; i++) {
+    using guardian = new GuardianRun(shell, { silence: 6 });
+    for (const began = performance.now(); performance.now() - began < 8_000; ) {
       guardian.say('beat');
       await delay(500);
     }
