@@ -58,6 +58,8 @@ export class Watch {
    * @throws Problem `stalled` or `too-long`, at once also for a step after the one in which a limit was reached.
    */
   async bound<Result>(step: string, effect: () => Result | Promise<Result>): Promise<Result> {
+    // A step may have come to its end all the same. Whoever goes on is killed ten seconds after the strike.
+    if (await this.#options.guardian?.hasStruck()) throw this.#asleep();
     if (this.#struck) throw this.#struck;
     this.#step = step;
     this.#log = undefined;

@@ -168,6 +168,23 @@ describe('the call', () => {
   });
 });
 
+describe('the caller', () => {
+  const shim = { pid: 7, startTime: 70, at: 700 };
+
+  it.each(['pause job', 'checkpoint job', 'restore --detach job', 'kill job'])(
+    'is part of the call if it is a shim: %s',
+    (line) => {
+      const found = planFor(parseRuncCommand(words(line)), cwd, shim);
+      expect(found?.call.shim).toEqual(shim);
+      expect(found && 'call' in found.event && found.event.call.shim).toEqual(shim);
+    },
+  );
+
+  it('is not if it is anybody else', () => {
+    expect(planned('pause job').call).not.toHaveProperty('shim');
+  });
+});
+
 describe('a signal', () => {
   it.each([
     'kill job',
