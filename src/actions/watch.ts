@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Guardian } from './guardian.ts';
+import { type Guardian, silenceSeconds } from './guardian.ts';
 import type { Host } from './host.ts';
 import { endTrees } from './orphans.ts';
 import { Problem } from './problem.ts';
@@ -100,7 +100,7 @@ export class Watch {
 
   #asleep(): Problem {
     const { subject, release } = this.#options;
-    const seconds = this.#host.config.freezeStallSeconds;
+    const seconds = silenceSeconds(this.#host.config);
     return new Problem(
       'stalled',
       `${subject} slept in the kernel for ${seconds} s (freezeStallSeconds) in step ${this.#step}, as on a file server ` +
