@@ -1,7 +1,9 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ContainerIdentity, ObservedStatus } from '../machines/vocabulary.ts';
+import { isFrozen } from './freezer.ts';
 import type { Host } from './host.ts';
+import { reasonOf } from './problem.ts';
 import { runcForTardis } from './runc.ts';
 import * as z from './schema.ts';
 
@@ -79,7 +81,7 @@ export function usedMemory(record: RuncRecord | undefined): number {
   return 0;
 }
 
-/** Asks runc for a container's status. */
+/** Asks runc for a container's status; where it does not answer, its own record tells. */
 export async function observeContainer(
   host: Host,
   container: Pick<ContainerIdentity, 'root' | 'id'>,
@@ -90,7 +92,30 @@ export async function observeContainer(
       .object({ status: z.enum(['created', 'running', 'paused', 'stopped']) })
       .parse(JSON.parse(words));
     return status;
+  } catch (error) {
+    const status = recordedStatus(container);
+    // A container that is there, and whose runc hangs or was killed: taken for gone, it would never be let go.
+    if (status !== 'gone')
+      host.log.warn(
+        `runc does not say how the container is, by its record it is ${status}: ${reasonOf(error)}`,
+      );
+    return status;
+  }
+}
+
+/** A container's status as runc tells it (libcontainer, refreshState): by its record, its init, and its freezer. */
+function recordedStatus(container: Pick<ContainerIdentity, 'root' | 'id'>): ObservedStatus {
+  const record = readRuncRecord(container);
+  if (!record) return 'gone';
+  if (!isInitAlive(record)) return 'stopped';
+  if (isPaused(record)) return 'paused';
+  return existsSync(join(container.root, container.id, 'exec.fifo')) ? 'created' : 'running';
+}
+
+function isPaused({ freezer }: RuncRecord): boolean {
+  try {
+    return freezer !== undefined && isFrozen(freezer);
   } catch {
-    return 'gone';
+    return false;
   }
 }

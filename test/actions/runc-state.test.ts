@@ -108,6 +108,23 @@ describe('observeContainer', () => {
     expect(await observe(script)).toBe('gone');
   });
 
+  it.each([
+    ['running', 'running', 'THAWED', []],
+    ['paused', 'paused', 'FROZEN', []],
+    ['created', 'waiting for its start', 'THAWED', ['exec.fifo']],
+    ['stopped', 'gone', 'THAWED', []],
+  ])('should say %s by its record where runc does not answer and its init is %s', async (...given) => {
+    const [status, how, freezer, files] = given;
+    for (const name of files) writeFileSync(scratch.at('root', 'job', name), '');
+    writeFileSync(scratch.at('cgroup', 'freezer.state'), `${freezer}\n`);
+    record({
+      init_process_pid: process.pid,
+      init_process_start: startOf(process.pid) - (how === 'gone' ? 1 : 0),
+      cgroup_paths: { freezer: scratch.at('cgroup') },
+    });
+    expect(await observe('kill -KILL $$')).toBe(status);
+  });
+
   it('should not mind a warning of runc among its answer', async () => {
     const warning = 'echo \'time="t" level=warning msg="cgroup v1 is deprecated"\' >&2';
     expect(await observe(`${warning}; echo '{"status": "running"}'`)).toBe('running');
