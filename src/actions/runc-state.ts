@@ -1,4 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import type { ContainerIdentity, ObservedStatus } from '../machines/vocabulary.ts';
 import { isFrozen } from './freezer.ts';
@@ -67,6 +68,24 @@ export function processStartTime(pid: number): number | undefined {
     return undefined;
   }
 }
+
+/** Whether the container's init is gone, or has been killed and is being taken apart: large memory takes seconds. */
+export function isInitEnding(record: RuncRecord): boolean {
+  if (!isInitAlive(record)) return true;
+  try {
+    // proc_pid_stat(5): field 9 has the kernel's flags, PF_EXITING among them; proc_pid_status(5) what is pending.
+    const stat = readFileSync(`/proc/${record.pid}/stat`, 'utf8');
+    const flags = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[6]);
+    const pending = /^SigPnd:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${record.pid}/status`, 'utf8'))?.[1];
+    const killed = 1n << BigInt(constants.signals.SIGKILL - 1);
+    return (flags & exiting) !== 0 || (BigInt(`0x${pending ?? 0}`) & killed) !== 0n;
+  } catch {
+    return true;
+  }
+}
+
+/** PF_EXITING (include/linux/sched.h). */
+const exiting = 0x4;
 
 /** Bytes that the memory controller counts for a container, its page cache included; 0 where it has none. */
 export function usedMemory(record: RuncRecord | undefined): number {

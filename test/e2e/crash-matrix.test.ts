@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -19,6 +19,7 @@ import { CrashJob, leadsGroup, type Template } from '../support/crash-job.ts';
 import { type DirectRunc, directRunc } from '../support/direct-runc.ts';
 import { installFailingCriu } from '../support/failing-criu.ts';
 import { MemoryCgroup } from '../support/memory-cgroup.ts';
+import { whichOrThrow } from '../support/paths.ts';
 import { requireRealStack } from '../support/requires.ts';
 import { rootfsListing } from '../support/rootfs-digest.ts';
 import { type Stack, startStack } from '../support/stack.ts';
@@ -103,6 +104,35 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
       });
     });
   }
+
+  test('a job whose end was begun, and broke off when it was killed already, resumes from its image', async () => {
+    const job = await CrashJob.make(stack, runc, 'half-ended');
+    await job.begin('create').status();
+    await job.start();
+    await job.countsOn();
+    const [script, reached] = ['half-a-delete', 'half-a-delete.reached'].map((name) => join(stack.dir, name));
+    const init = `sed -n 's/.*"init_process_pid":\\([0-9]*\\).*/\\1/p' "$2/$5/state.json"`;
+    writeFileSync(
+      script as string,
+      `#!/bin/sh
+      [ "$3" = delete ] || exec ${whichOrThrow('runc')} "$@"
+      kill -KILL "$(${init})" && : >${reached} && exec sleep 60\n`,
+      { mode: 0o755 },
+    );
+    const asking = job.checkpoint([], { TARDIS_REAL_RUNC: script as string });
+    await waitFor('the job to be killed', () => existsSync(reached as string));
+    for (const pid of job.wrappers()) process.kill(pid, 'SIGKILL');
+    await asking;
+    await waitFor('the guardian to have ended what was left', () => job.processes().length === 0);
+    await job.run(['delete', '--force']);
+    expect(await job.leftovers()).toEqual([]);
+    const next = await CrashJob.make(stack, runc, 'half-ended-next', { imagesOf: job.id });
+    await next.begin('create').status();
+    await next.start();
+    await next.countsOn();
+    expect(next.ticks[0]).toBe(job.ticks.length + 1);
+    await next.run(['delete', '--force']);
+  });
 
   /** One flow with one fault, and what comes after it. */
   class Trial {
