@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { describe, expect, it } from 'vitest';
-import { isInitAlive, observeContainer, readRuncRecord } from '../../src/actions/runc-state.ts';
+import { isInitAlive, isInitEnding, observeContainer, readRuncRecord } from '../../src/actions/runc-state.ts';
 import { hostWith } from '../support/action-host.ts';
 import { useScratch } from '../support/action-scratch.ts';
 
@@ -82,6 +82,16 @@ describe('isInitAlive', () => {
     while (stateOf() !== 'Z');
     expect(alive(pid, startOf(pid))).toBe(false);
     await once(child, 'exit');
+  });
+});
+
+describe('isInitEnding', () => {
+  const ending = (startTime: number): boolean =>
+    isInitEnding({ pid: process.pid, startTime, memory: undefined, freezer: undefined });
+
+  it('should be so for one that is gone, and not for one at work', () => {
+    expect(ending(startOf(process.pid) - 1)).toBe(true);
+    expect(ending(startOf(process.pid))).toBe(false);
   });
 });
 
