@@ -159,6 +159,7 @@ export function settingsOf(
   id: string,
   env: ReadonlyMap<string, string>,
   host: Pick<HostConfig, 'checkpointRoot' | 'allowedRoots'>,
+  isReachable = true,
 ): ContainerSettings {
   resumeAfterOf(env);
   compressionLevelOf(env);
@@ -174,9 +175,9 @@ export function settingsOf(
   if (!hostPath) return { key: given, imageRoot: host.checkpointRoot };
   const imageRoot = resolve('/', hostPath);
   const isAllowed = host.allowedRoots.some((root) => isInside(root, imageRoot));
-  // A symlink inside a root may lead out of it.
-  const real = isAllowed ? realPathOf(imageRoot) : imageRoot;
-  const isThere = host.allowedRoots.some((root) => isInside(realPathOf(root), real));
+  // A symlink inside a root may lead out of it. Whoever reaches the directory looks again before it is used.
+  const real = isAllowed && isReachable ? realPathOf(imageRoot) : imageRoot;
+  const isThere = !isReachable || host.allowedRoots.some((root) => isInside(realPathOf(root), real));
   if (!hostPath.startsWith('/') || !isAllowed || !isThere) {
     const found = JSON.stringify(hostPath) + (real === imageRoot ? '' : ` (really ${real})`);
     throw new Problem(

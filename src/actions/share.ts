@@ -13,6 +13,13 @@ import { processStartTime } from './runc-state.ts';
  */
 const probeName = '.tardis-asks';
 
+/** What is needed of a host to ask. */
+type Asking = Pick<Host, 'config' | 'env'> & Partial<Pick<Host, 'log'>>;
+
+/** How long an answer is good for in one process. */
+const rememberedMs = 500;
+const answered = new WeakMap<Asking['config'], Map<string, number>>();
+
 /**
  * Whether the place of a job's images answers within `shareTimeoutSeconds`. A refusal (there is no such place, a
  * read-only or a full disk) is an answer, too.
@@ -23,7 +30,11 @@ const probeName = '.tardis-asks';
  *
  * Costs two short programs where the place answers.
  */
-export async function answers(host: Host, imageRoot: string): Promise<boolean> {
+export async function answers(host: Asking, imageRoot: string): Promise<boolean> {
+  // One call asks at each of its steps.
+  const remembered = answered.get(host.config) ?? new Map<string, number>();
+  answered.set(host.config, remembered);
+  if (performance.now() - (remembered.get(imageRoot) ?? Number.NEGATIVE_INFINITY) < rememberedMs) return true;
   const mark = markOf(host, imageRoot);
   if (isHanging(mark)) return false;
   const path = join(imageRoot, probeName);
@@ -37,12 +48,13 @@ export async function answers(host: Host, imageRoot: string): Promise<boolean> {
     note(host, mark, left);
     return false;
   }
+  remembered.set(imageRoot, performance.now());
   return true;
 }
 
 /** Runs a program for so long at most; its pid where it has not ended by then. One that cannot be started says nothing. */
 async function leftBehind(
-  { env }: Host,
+  { env }: Asking,
   [file, ...args]: readonly [string, ...string[]],
   ms: number,
 ): Promise<number | undefined> {
@@ -68,7 +80,7 @@ async function leftBehind(
  *
  * @throws Problem `images-unreachable`
  */
-export async function demandAnswer(host: Host, imageRoot: string): Promise<void> {
+export async function demandAnswer(host: Asking, imageRoot: string): Promise<void> {
   if (await answers(host, imageRoot)) return;
   throw new Problem(
     'images-unreachable',
@@ -77,7 +89,7 @@ export async function demandAnswer(host: Host, imageRoot: string): Promise<void>
   );
 }
 
-const markOf = ({ config }: Host, imageRoot: string): string =>
+const markOf = ({ config }: Asking, imageRoot: string): string =>
   join(config.runDir, 'unreachable', createHash('sha256').update(imageRoot).digest('hex').slice(0, 16));
 
 /** Whether somebody who asked before waits for an answer still. */
@@ -92,13 +104,13 @@ function isHanging(mark: string): boolean {
   return false;
 }
 
-function note({ config, log }: Host, mark: string, pid: number): void {
+function note({ config, log }: Asking, mark: string, pid: number): void {
   const draft = `${mark}.${process.pid}`;
   try {
     fs.mkdirSync(join(config.runDir, 'unreachable'), { recursive: true, mode: 0o700 });
     fs.writeFileSync(draft, `${pid} ${processStartTime(pid) ?? 0}\n`, { mode: 0o600 });
     fs.renameSync(draft, mark);
   } catch (error) {
-    log.debug({ reason: reasonOf(error) }, 'cannot note that the place of the images does not answer');
+    log?.debug({ reason: reasonOf(error) }, 'cannot note that the place of the images does not answer');
   }
 }

@@ -8,11 +8,13 @@ import type { HostConfig } from '../actions/host-config.ts';
 import { appendToRuncLog } from '../actions/log.ts';
 import { Problem, reasonOf } from '../actions/problem.ts';
 import { programOf } from '../actions/processes.ts';
+import { isInside } from '../actions/real-path.ts';
 import { environmentToAdopt } from '../actions/restore-given.ts';
 import { processStartTime } from '../actions/runc-state.ts';
+import { answers } from '../actions/share.ts';
 import { readState, stateFileOf } from '../actions/state-file.ts';
 import type { Answer, ContainerIdentity, Shim } from '../machines/vocabulary.ts';
-import { becomeRunc, openHost, readLaunch, readSettings, useAllCores } from './launch.ts';
+import { becomeRunc, type Launch, openHost, readLaunch, readSettings, useAllCores } from './launch.ts';
 import { carryOut } from './lifecycle.ts';
 import { defaultRoot, idForm, type Plan, planFor, whyNoPlan } from './plan.ts';
 import { globalValue, parseRuncCommand, type RuncCommand } from './runc-command.ts';
@@ -32,7 +34,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     becomeRunc(launch, argv);
   }
 
-  const found = attempt(() => identify(settings.config, plan));
+  const found = await attempt(() => identify(launch, settings.config, plan));
   if (found.ok && !found.value) becomeRunc(launch, argv);
   useAllCores();
   const host = openHost(launch, settings, { id: plan.id, command: command.name, pid: process.pid });
@@ -69,7 +71,8 @@ export async function main(argv: readonly string[]): Promise<void> {
     answer = { status: 1, message: reasonOf(error) };
     host.log.warn({ reason: answer.message }, 'the checkpoint was refused');
   }
-  if (plan.handsOver) becomeRunc({ ...launch, env: environmentFor(host, found.value, plan) }, argvOf(plan));
+  if (plan.handsOver)
+    becomeRunc({ ...launch, env: await environmentFor(host, found.value, plan) }, argvOf(plan));
   speak(plan, answer);
   process.exit(answer.status);
 }
@@ -100,9 +103,9 @@ type Attempt<Value> =
   | { readonly ok: true; readonly value: Value }
   | { readonly ok: false; readonly reason: string };
 
-function attempt<Value>(action: () => Value): Attempt<Value> {
+async function attempt<Value>(action: () => Value | Promise<Value>): Promise<Attempt<Value>> {
   try {
-    return { ok: true, value: action() };
+    return { ok: true, value: await action() };
   } catch (error) {
     return { ok: false, reason: reasonOf(error) };
   }
@@ -113,7 +116,11 @@ function attempt<Value>(action: () => Value): Attempt<Value> {
  *
  * @throws Problem for settings that are refused, or files that cannot be read.
  */
-function identify(config: HostConfig, { id, root, bundle }: Plan): ContainerIdentity | undefined {
+async function identify(
+  { env: callersEnv }: Launch,
+  config: HostConfig,
+  { id, root, bundle }: Plan,
+): Promise<ContainerIdentity | undefined> {
   if (bundle === undefined) {
     const indexed = bundleFromIndex(config.runDir, root, id);
     const known = indexed && readState(stateFileOf(indexed));
@@ -128,13 +135,23 @@ function identify(config: HostConfig, { id, root, bundle }: Plan): ContainerIden
   // runc refuses an id that is taken; the container that has it must not lose its state over that.
   if (existsSync(join(root, id))) return undefined;
   const { env } = readContainerConfig(bundle);
-  return isEnabled(env) ? { id, root, bundle, ...settingsOf(id, env, config) } : undefined;
+  if (!isEnabled(env)) return undefined;
+  // A path of the container's own is looked at, and a file server that is gone would keep this process asleep.
+  const hostPath = env.get('TARDIS_CHECKPOINT_HOST_PATH');
+  const place = resolve('/', hostPath ?? '');
+  const isAllowed = config.allowedRoots.some((root) => isInside(root, place));
+  const isReachable = !isAllowed || (await answers({ config, env: callersEnv }, place));
+  return { id, root, bundle, ...settingsOf(id, env, config, isReachable) };
 }
 
 /** A foreground `restore` is runc's to carry out, and CRIU's options are the same. */
-function environmentFor(host: Host, container: ContainerIdentity, { event }: Plan): NodeJS.ProcessEnv {
+async function environmentFor(
+  host: Host,
+  container: ContainerIdentity,
+  { event }: Plan,
+): Promise<NodeJS.ProcessEnv> {
   if (event.type !== 'RESTORE') return host.env;
-  const adopting = attempt(() => environmentToAdopt(host, { container, call: event.call }));
+  const adopting = await attempt(() => environmentToAdopt(host, { container, call: event.call }));
   return adopting.ok ? adopting.value : host.env;
 }
 
