@@ -73,14 +73,14 @@ async function recoverCheckpoint(
   }
   if (committed && image && !request.leaveRunning) {
     if (step === 'endingJob' && !readRuncRecord(container)) {
-      await closeLife(host, container, image.epoch, 'checkpointed');
+      await closeLife(host, container, image, 'checkpointed');
       return { status: 'checkpointed', note: `image ${image.generation} was committed and the job ended` };
     }
     // The job waits frozen for its end since it was dumped. One that has run on is ahead of its image.
     if ((step === 'committing' || step === 'endingJob') && isHeldFrozen(container)) {
       try {
         await endJob(host, container, call);
-        await closeLife(host, container, image.epoch, 'checkpointed');
+        await closeLife(host, container, image, 'checkpointed');
         return { status: 'checkpointed', note: `image ${image.generation} was committed: the job was ended` };
       } catch (error) {
         note = `image ${image.generation} was committed, but the job could not be ended: ${reasonOf(error)}`;

@@ -15,7 +15,7 @@ import { takeUp } from './find-images.ts';
 import { demandFrozen, freezeForDump, thawContainer } from './freeze-container.ts';
 import { namingFullDisk } from './full-disk.ts';
 import type { Host } from './host.ts';
-import { closeLife, noteAttempt, noteRestored } from './lives.ts';
+import { closeLife, noteAttempt, noteFailed, noteRestored } from './lives.ts';
 import { pauseContainer } from './pause-container.ts';
 import { releaseHeld } from './release-held.ts';
 import { dropRollback, rollBackRootfs, saveRollback } from './rollback.ts';
@@ -148,7 +148,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
             await (await import('./end-job.ts')).endJob(watched(), container, call);
             await watch?.end();
             await (await import('./commit-image.ts')).tidyAfter(host, step);
-            await closeLife(host, container, image.epoch, 'checkpointed');
+            await closeLife(host, container, image, 'checkpointed');
           }),
           undo: service('undo', async (input) => {
             dumpSlot?.release();
@@ -178,7 +178,14 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           restoreMemory: bounded('restoreMemory', async (input) => {
             await noteAttempt(host, input);
             const { restoreMemory } = await import('./restore-memory.ts');
-            await restoreMemory(holding(restoreSlot), input).finally(restoreSlot?.release);
+            try {
+              await restoreMemory(holding(restoreSlot), input);
+            } catch (error) {
+              await noteFailed(host, input);
+              throw error;
+            } finally {
+              restoreSlot?.release();
+            }
           }),
           hold: bounded('hold', async (input) => {
             await (await import('./hold-restored.ts')).holdRestored(watched(), input);

@@ -67,7 +67,7 @@ export async function carryOut(
     const neverWas = state === 'alive.failed' && beginnings.has(event.type);
     if (neverWas) {
       await removeLitter(container);
-      if (life && 'epoch' in life) await giveUpLife(host, container, life.epoch, 'killed');
+      if (life && 'epoch' in life) await giveUpLife(host, container, life, 'killed');
     }
     gone = state === 'deleted' || neverWas;
     return answer;
