@@ -1,5 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
+/** They look at what all of a host's containers share (mount options), or load it. */
+const alone = ['test/e2e/cgroup2.test.ts', 'test/e2e/soak.test.ts'];
+
 export default defineConfig({
   test: {
     projects: [
@@ -14,9 +17,17 @@ export default defineConfig({
         test: {
           name: 'e2e',
           include: ['test/e2e/**/*.test.ts'],
+          exclude: alone,
           testTimeout: 180_000,
           hookTimeout: 300_000,
-          // One containerd, one dockerd and two cores: the files take turns.
+        },
+      },
+      {
+        test: {
+          name: 'alone',
+          include: alone,
+          testTimeout: 180_000,
+          hookTimeout: 300_000,
           fileParallelism: false,
         },
       },

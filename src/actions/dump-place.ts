@@ -1,4 +1,5 @@
 import { statSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
 import { compressionLevelOf, readContainerConfig } from './container-config.ts';
 import type { Host } from './host.ts';
@@ -28,6 +29,7 @@ export function chooseDumpDirectory(host: Host, container: CheckpointStep['conta
     prepareScratch(host, container, 0);
     return scratchDumpOf(host, container);
   }
+  if (deviceOf(host.config.scratchDir) === deviceOf(container.imageRoot)) return undefined;
   try {
     prepareScratch(host, container, usedMemory(readRuncRecord(container)));
   } catch (error) {
@@ -37,8 +39,13 @@ export function chooseDumpDirectory(host: Host, container: CheckpointStep['conta
     );
     return undefined;
   }
-  const onOneDisk = statSync(host.config.scratchDir).dev === statSync(container.imageRoot).dev;
-  return onOneDisk ? undefined : scratchDumpOf(host, container);
+  return scratchDumpOf(host, container);
+}
+
+/** The file system that a directory is on, or will be made on. */
+function deviceOf(directory: string): number {
+  const stats = statSync(directory, { throwIfNoEntry: false });
+  return stats?.dev ?? deviceOf(dirname(directory));
 }
 
 /** Where CRIU dumps to. */

@@ -8,6 +8,7 @@ import {
   type TakenUp,
 } from '../machines/vocabulary.ts';
 import { type ResumeAfter, readContainerConfig, resumeAfterOf } from './container-config.ts';
+import { endHalfRestored } from './end-half-restored.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import type { Host } from './host.ts';
 import { refuseUnsafePlace } from './image-place.ts';
@@ -29,6 +30,7 @@ export async function takeUp(host: Host, container: ContainerIdentity): Promise<
     refuseUnsafePlace(host.config, container);
     const stranger = strangerTo(host, container);
     if (stranger) return stranger;
+    await endHalfRestored(host, container);
     const life = claimLife(host, container);
     if ('refused' in life) {
       const message = `${life.refused}: this container starts from scratch, and makes no checkpoints`;

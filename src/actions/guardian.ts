@@ -6,6 +6,16 @@ import { type Freezer, freezerFile } from './freezer.ts';
 import type { Host } from './host.ts';
 import { processStartTime } from './runc-state.ts';
 
+/**
+ * How long a wrapper may say nothing before its guardian takes it for asleep. It says a word each second, and the
+ * guardian's clock ticks each second, too: less than three would be luck.
+ */
+export const silenceSeconds = ({ freezeStallSeconds }: Host['config']): number =>
+  Math.max(3, Math.ceil(freezeStallSeconds));
+
+/** How long a guardian may take to end. */
+const dismissMs = 2_000;
+
 /** What a guardian is told of the checkpoint that it guards. */
 export interface Guarded {
   /** The container's id. */
@@ -37,7 +47,7 @@ export class Guardian {
       return;
     }
     const { file, frozen, thawed } = freezerFile(freezer);
-    const silence = String(Math.ceil(host.config.freezeStallSeconds));
+    const silence = String(silenceSeconds(host.config));
     const child = spawn(program, [id, silence, file, thawed, frozen, String(process.pid)], {
       // Out of the caller's process group, which may be killed as one.
       detached: true,
@@ -90,7 +100,18 @@ export class Guardian {
   /** The checkpoint has ended, and with it the guardian. */
   async dismiss(): Promise<void> {
     this.#tell('done');
+    // Somebody may have stopped it.
+    const late = setTimeout(() => this.#kill(), dismissMs);
     await this.#ended;
+    clearTimeout(late);
+  }
+
+  #kill(): void {
+    try {
+      if (this.#child?.pid !== undefined) process.kill(-this.#child.pid, 'SIGKILL');
+    } catch {
+      // It has just ended.
+    }
   }
 
   #tell(line: string): void {

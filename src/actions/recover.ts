@@ -9,7 +9,7 @@ import { isCommitted, pointCurrent } from './image-store.ts';
 import { closeLife } from './lives.ts';
 import { reasonOf } from './problem.ts';
 import { dropRollback, rollBackRootfs } from './rollback.ts';
-import { isInitAlive, observeContainer, readRuncRecord } from './runc-state.ts';
+import { isInitAlive, isInitEnding, observeContainer, readRuncRecord } from './runc-state.ts';
 import { dropScratch } from './scratch.ts';
 import { answers } from './share.ts';
 import { undoCheckpoint } from './undo-checkpoint.ts';
@@ -76,8 +76,10 @@ async function recoverCheckpoint(
       await closeLife(host, container, image, 'checkpointed');
       return { status: 'checkpointed', note: `image ${image.generation} was committed and the job ended` };
     }
-    // The job waits frozen for its end since it was dumped. One that has run on is ahead of its image.
-    if ((step === 'committing' || step === 'endingJob') && isHeldFrozen(container)) {
+    // The job waits frozen for its end since it was dumped. One that has run on is ahead of its image; one that is gone
+    // by now was killed by the wrapper's runc, which its guardian has ended in the middle.
+    const isHeld = (step === 'committing' || step === 'endingJob') && isHeldFrozen(container);
+    if (isHeld || (step === 'endingJob' && isEnding(container))) {
       try {
         await endJob(host, container, call);
         await closeLife(host, container, image, 'checkpointed');
@@ -124,6 +126,11 @@ async function whetherCommitted(
 function isHeldFrozen(container: ContainerIdentity): boolean {
   const record = readRuncRecord(container);
   return record?.freezer !== undefined && isInitAlive(record) && isFrozen(record.freezer);
+}
+
+function isEnding(container: ContainerIdentity): boolean {
+  const record = readRuncRecord(container);
+  return record === undefined || isInitEnding(record);
 }
 
 /** The caller was never answered, so it does not take the container for created: nothing of it may stay. */

@@ -104,17 +104,18 @@ export function parseMountinfo(text: string): Mount[] {
       const fields = line.split(' ');
       const [type = '', , options = ''] = fields.slice(fields.indexOf('-', 6) + 1);
       return {
-        root: decode(fields[3] ?? ''),
-        mountPoint: decode(fields[4] ?? ''),
+        root: decodeField(fields[3] ?? ''),
+        mountPoint: decodeField(fields[4] ?? ''),
         readOnly: (fields[5] ?? '').split(',').includes('ro'),
         type,
         // Commas inside a value are written as \054, so the split comes first.
-        options: options.split(',').map(decode),
+        options: options.split(',').map(decodeField),
       };
     });
 }
 
-function decode(field: string): string {
+/** A name in mountinfo or mountstats, given one character a byte: the kernel escapes what would part it. */
+export function decodeField(field: string): string {
   return Buffer.from(unescapeOctal(field), 'latin1').toString('utf8');
 }
 

@@ -1,7 +1,10 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import type { ContainerIdentity, ObservedStatus } from '../machines/vocabulary.ts';
+import { isFrozen } from './freezer.ts';
 import type { Host } from './host.ts';
+import { reasonOf } from './problem.ts';
 import { runcForTardis } from './runc.ts';
 import * as z from './schema.ts';
 
@@ -66,6 +69,24 @@ export function processStartTime(pid: number): number | undefined {
   }
 }
 
+/** Whether the container's init is gone, or has been killed and is being taken apart: large memory takes seconds. */
+export function isInitEnding(record: RuncRecord): boolean {
+  if (!isInitAlive(record)) return true;
+  try {
+    // proc_pid_stat(5): field 9 has the kernel's flags, PF_EXITING among them; proc_pid_status(5) what is pending.
+    const stat = readFileSync(`/proc/${record.pid}/stat`, 'utf8');
+    const flags = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[6]);
+    const pending = /^SigPnd:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${record.pid}/status`, 'utf8'))?.[1];
+    const killed = 1n << BigInt(constants.signals.SIGKILL - 1);
+    return (flags & exiting) !== 0 || (BigInt(`0x${pending ?? 0}`) & killed) !== 0n;
+  } catch {
+    return true;
+  }
+}
+
+/** PF_EXITING (include/linux/sched.h). */
+const exiting = 0x4;
+
 /** Bytes that the memory controller counts for a container, its page cache included; 0 where it has none. */
 export function usedMemory(record: RuncRecord | undefined): number {
   if (record?.memory === undefined) return 0;
@@ -79,18 +100,47 @@ export function usedMemory(record: RuncRecord | undefined): number {
   return 0;
 }
 
-/** Asks runc for a container's status. */
+/**
+ * A container's status, as runc tells it; where runc does not answer, its own record tells. What is frozen is paused to
+ * runc, whatever else it is (state_linux.go, refreshState): one that an engine has paused for its checkpoint does not
+ * wait, frozen, for runc to say so.
+ */
 export async function observeContainer(
   host: Host,
   container: Pick<ContainerIdentity, 'root' | 'id'>,
 ): Promise<ObservedStatus> {
   try {
+    const record = readRuncRecord(container);
+    if (record?.freezer && isInitAlive(record) && isFrozen(record.freezer)) return 'paused';
     const words = await runcForTardis(host, ['--root', container.root, 'state', container.id]);
     const { status } = z
       .object({ status: z.enum(['created', 'running', 'paused', 'stopped']) })
       .parse(JSON.parse(words));
     return status;
+  } catch (error) {
+    const status = recordedStatus(container);
+    // A container that is there, and whose runc hangs or was killed: taken for gone, it would never be let go.
+    if (status !== 'gone')
+      host.log.warn(
+        `runc does not say how the container is, by its record it is ${status}: ${reasonOf(error)}`,
+      );
+    return status;
+  }
+}
+
+/** A container's status as runc tells it (libcontainer, refreshState): by its record, its init, and its freezer. */
+function recordedStatus(container: Pick<ContainerIdentity, 'root' | 'id'>): ObservedStatus {
+  const record = readRuncRecord(container);
+  if (!record) return 'gone';
+  if (!isInitAlive(record)) return 'stopped';
+  if (isPaused(record)) return 'paused';
+  return existsSync(join(container.root, container.id, 'exec.fifo')) ? 'created' : 'running';
+}
+
+function isPaused({ freezer }: RuncRecord): boolean {
+  try {
+    return freezer !== undefined && isFrozen(freezer);
   } catch {
-    return 'gone';
+    return false;
   }
 }

@@ -117,12 +117,15 @@ export async function runcForTardis(
   throw new Problem('runc', messageOf(words) || `runc ended with ${end}`);
 }
 
-/** How long a runc of Tardis's own may take that nothing else bounds: `state`, or the `delete` of a recovery. */
-const aloneMs = 60_000;
+/**
+ * How long a runc of Tardis's own may take that no watch bounds: `state`, or the `delete` of a rollback or a recovery.
+ * Its progress cannot be told from its CPU time: a `delete` waits up to ten seconds for the kernel to end the job.
+ */
+const secondsAlone = ({ freezeStallSeconds }: Host['config']): number => 2 * freezeStallSeconds;
 
-/** Waits for a runc that the host's watch, or else a fixed limit, ends. */
+/** Waits for a runc that the host's watch, or else a limit of its own, ends. */
 async function bounded<Result>(
-  { watch }: Host,
+  { watch, config }: Host,
   pid: number | undefined,
   argv: readonly string[],
   work: Promise<Result>,
@@ -131,14 +134,18 @@ async function bounded<Result>(
     watch.guardian?.work(pid);
     return work.finally(() => watch.guardian?.work(undefined));
   }
+  const seconds = secondsAlone(config);
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
       if (pid !== undefined) endTrees([pid]);
       reject(
-        new Problem('runc', `runc gave no answer for ${aloneMs / 1000} s and was killed: ${argv.join(' ')}`),
+        new Problem(
+          'runc',
+          `runc gave no answer for ${seconds} s (twice freezeStallSeconds) and was killed: ${argv.join(' ')}`,
+        ),
       );
-    }, aloneMs);
+    }, seconds * 1000);
   });
   return Promise.race([work, late]).finally(() => clearTimeout(timer));
 }

@@ -1,10 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Guardian } from './guardian.ts';
+import { type Guardian, silenceSeconds } from './guardian.ts';
 import type { Host } from './host.ts';
 import { endTrees } from './orphans.ts';
 import { Problem } from './problem.ts';
 import { descendantsOf } from './processes.ts';
 import type { Progress } from './progress.ts';
+import { spoilCriu } from './spoil-criu.ts';
 
 /** How often a watch looks. */
 const everyMs = 1_000;
@@ -35,6 +36,8 @@ export class Watch {
   #progressAt = performance.now();
   #step = '';
   #log: (() => string | undefined) | undefined;
+  /** The limit that was reached, as long as a CRIU is given a moment to let go of the job's tasks. */
+  #due: { readonly code: string; readonly words: string; readonly line: string | undefined } | undefined;
   #struck: Problem | undefined;
   #onStrike: ((problem: Problem) => void)[] = [];
 
@@ -58,6 +61,9 @@ export class Watch {
    * @throws Problem `stalled` or `too-long`, at once also for a step after the one in which a limit was reached.
    */
   async bound<Result>(step: string, effect: () => Result | Promise<Result>): Promise<Result> {
+    // A step may have come to its end all the same. Whoever goes on is killed ten seconds after the strike.
+    if (await this.#options.guardian?.hasStruck()) throw this.#asleep();
+    this.#strikeIfDue();
     if (this.#struck) throw this.#struck;
     this.#step = step;
     this.#log = undefined;
@@ -74,6 +80,7 @@ export class Watch {
       return await Promise.race([work, struck]);
     } catch (error) {
       if (await this.#options.guardian?.hasStruck()) throw this.#asleep();
+      this.#strikeIfDue();
       if (!this.#struck) throw error;
       await Promise.race([work.catch(() => {}), delay(endingMs, undefined, { ref: false })]);
       throw this.#struck;
@@ -100,7 +107,7 @@ export class Watch {
 
   #asleep(): Problem {
     const { subject, release } = this.#options;
-    const seconds = this.#host.config.freezeStallSeconds;
+    const seconds = silenceSeconds(this.#host.config);
     return new Problem(
       'stalled',
       `${subject} slept in the kernel for ${seconds} s (freezeStallSeconds) in step ${this.#step}, as on a file server ` +
@@ -112,6 +119,8 @@ export class Watch {
     const now = performance.now();
     this.#options.guardian?.beat();
     if (this.#struck) return;
+    this.#strikeIfDue();
+    if (this.#struck) return;
     if (this.#options.progress.seen()) this.#progressAt = now;
     const { freezeStallSeconds } = this.#host.config;
     const { subject, maxSeconds } = this.#options;
@@ -119,16 +128,22 @@ export class Watch {
     const whole = (now - this.#began) / 1000;
     if (still >= freezeStallSeconds) {
       const words = `${subject} made no progress for ${still.toFixed(0)} s (freezeStallSeconds is ${freezeStallSeconds})`;
-      this.#strike('stalled', words);
+      this.#due = { code: 'stalled', words, line: this.#log?.() };
     } else if (whole >= maxSeconds) {
       const words = `${subject} took ${whole.toFixed(0)} s, ${maxSeconds.toFixed(0)} are allowed (maxFreezeSeconds, and more for each GiB of memory)`;
-      this.#strike('too-long', words);
-    }
+      this.#due = { code: 'too-long', words, line: this.#log?.() };
+    } else return;
+    // It has until the next look. One that restores holds no job yet.
+    const holdsJob = this.#options.guardian !== undefined;
+    if (!holdsJob || !spoilCriu(this.#programs())) this.#strikeIfDue();
   }
 
-  #strike(code: string, words: string): void {
-    const line = this.#log?.();
-    const ended = endTrees(descendantsOf(process.pid, this.#options.guardian?.pid));
+  #programs = (): number[] => descendantsOf(process.pid, this.#options.guardian?.pid);
+
+  #strikeIfDue(): void {
+    if (!this.#due || this.#struck) return;
+    const { code, words, line } = this.#due;
+    const ended = endTrees(this.#programs());
     const outcome = this.#options.release();
     const where =
       line === undefined ? `in step ${this.#step}` : `in step ${this.#step}, CRIU's last line was: ${line}`;

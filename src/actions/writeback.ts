@@ -1,5 +1,5 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
-import { parseMountinfo } from './rootfs-location.ts';
+import { decodeField, parseMountinfo } from './rootfs-location.ts';
 
 /**
  * A text that changes while the kernel writes to the file system that a directory is on, for a program that only waits
@@ -29,14 +29,16 @@ const isBelow = (path: string, directory: string): boolean =>
   path === directory || path.startsWith(directory.endsWith('/') ? directory : `${directory}/`);
 
 /**
- * The line of bytes of one NFS mount.
+ * The line of bytes of one NFS mount; of those that were mounted at one place, the last one.
  *
- * @param mountstats the text of /proc/self/mountstats.
+ * @param mountstats the text of /proc/self/mountstats, one character a byte.
  */
 export function nfsBytes(mountstats: string, mountPoint: string): string {
   const section = mountstats
     .split(/^device /m)
-    .find((text) => text.split('\n', 1)[0]?.includes(` mounted on ${mountPoint} with fstype nfs`));
+    .findLast(
+      (text) => decodeField(/^.* mounted on (\S+) with fstype nfs/.exec(text)?.[1] ?? '') === mountPoint,
+    );
   return /^\s*bytes:.*$/m.exec(section ?? '')?.[0].trim() ?? '';
 }
 

@@ -122,19 +122,30 @@ describe('loadHostConfig', () => {
     ['maxRestores', 1.5],
     ['compressionLevel', 20],
     ['logFile', 3],
-    ['freezeStallSeconds', 0],
-    ['freezeStallSeconds', -30],
-    ['freezeStallSeconds', 3601],
-    ['maxFreezeSeconds', 0],
-    ['maxFreezeSeconds', 1e9],
+    ...['freezeStallSeconds', 'maxFreezeSeconds', 'shareTimeoutSeconds'].flatMap((name) =>
+      [0, 0.5, -1, 1e9, 'soon', '5', null, [5]].map((value) => [name, value] as [string, unknown]),
+    ),
+    ['freezeStallSeconds', 3_601],
+    ['maxFreezeSeconds', 86_401],
     ['shareTimeoutSeconds', 61],
-    ['onUnreachable', 'maybe'],
+    ...['', 'Fail', 'scratch ', 'ignore', 0, true, null].map(
+      (value) => ['onUnreachable', value] as [string, unknown],
+    ),
   ])('takes the default and warns if %s is %j', (name, value) => {
     const { config, warnings } = load({ [name]: value, runDir: '/r' });
     expect(config).toEqual({ ...defaults, runDir: '/r' });
     expect(warnings).toEqual([
       expect.stringMatching(new RegExp(`^${file()}: ${name}: .*; the default is taken$`)),
     ]);
+  });
+
+  it.each([
+    ['freezeStallSeconds', 1, 3_600],
+    ['maxFreezeSeconds', 1, 86_400],
+    ['shareTimeoutSeconds', 1, 60],
+  ])('takes %s from %i to %i, and parts of a second', (name, least, most) => {
+    for (const value of [least, 1.5, most])
+      expect(load({ [name]: value }).config).toMatchObject({ [name]: value });
   });
 
   it('should name everything that is wrong at once', async () => {

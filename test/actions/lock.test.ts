@@ -1,11 +1,25 @@
-import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type LockOptions, takeLock } from '../../src/actions/lock.ts';
 import { OtherWrapper } from '../support/action-lock.ts';
-import { useScratch } from '../support/action-scratch.ts';
+import { isThere } from '../support/action-processes.ts';
+import { isRoot, useScratch } from '../support/action-scratch.ts';
 import { problemOf } from '../support/action-thrown.ts';
+import { waitFor } from '../support/wait.ts';
 
 const scratch = useScratch();
+const freezer = '/sys/fs/cgroup/freezer';
+const hasFreezer = isRoot && existsSync(join(freezer, 'cgroup.procs'));
 const root = '/run/runc';
 const file = (): string => scratch.at('run', 'locks', 'run', 'runc', 'job');
 const take = (seconds = 0, id = 'job') => takeLock(scratch.at('run'), root, id, { timeoutSeconds: seconds });
@@ -179,6 +193,74 @@ describe('a lock between processes', () => {
     expect((await problemOf(take)).code).toBe('locked');
     await holder.kill();
     take().release();
+  });
+
+  describe('for a container that is to be gone', () => {
+    const ended: number[] = [];
+    const takeForced = (wrapperSeconds: number) => {
+      ended.length = 0;
+      const onOrphans = (pids: readonly number[]) => ended.push(...pids);
+      return takeLock(scratch.at('run'), root, 'job', { timeoutSeconds: 600, wrapperSeconds, onOrphans });
+    };
+    const holding = async (...orders: string[]): Promise<OtherWrapper> => {
+      const holder = another();
+      for (const order of ['take', ...orders]) {
+        holder.order(...order.split(' '));
+        expect(await holder.answer()).toBe(order.split(' ')[0]);
+      }
+      return holder;
+    };
+
+    it('is had at once if it is free', () => {
+      takeForced(600).release();
+      expect(ended).toEqual([]);
+    });
+
+    it('is waited for if its holder lives', async () => {
+      const holder = await holding('later 200');
+      takeForced(600).release();
+      expect(ended).toEqual([]);
+      expect(isThere(holder.pid)).toBe(true);
+    });
+
+    it('is taken when that time is up from a holder that lives, which ends with all that works for it', async () => {
+      const holder = await holding('leave');
+      takeForced(0.05).release();
+      expect(ended).toContain(holder.pid);
+      // Itself, a shell, and what that waits for.
+      expect(ended).toHaveLength(3);
+      await waitFor('their end', () => !ended.some(isThere) || undefined);
+    });
+
+    it('is taken at once from what a dead holder has left', async () => {
+      const holder = await holding('leave');
+      await holder.kill();
+      takeForced(600).release();
+      expect(ended).toHaveLength(2);
+    });
+
+    it.runIf(hasFreezer)('is refused if its holder cannot be ended', async () => {
+      const holder = await holding();
+      const cgroup = mkdtempSync(join(freezer, 'tardis-unit-'));
+      try {
+        // Under a v1 freezer not even SIGKILL ends a process: it sleeps as on a file server that is gone.
+        writeFileSync(join(cgroup, 'cgroup.procs'), String(holder.pid));
+        writeFileSync(join(cgroup, 'freezer.state'), 'FROZEN');
+        const isFrozen = () =>
+          readFileSync(join(cgroup, 'freezer.state'), 'utf8') === 'FROZEN\n' || undefined;
+        await waitFor('the freeze', isFrozen);
+        expect(await problemOf(() => takeForced(0.05))).toMatchObject({
+          code: 'locked',
+          message: 'what works on container job cannot be ended: it sleeps in the kernel',
+        });
+        expect(isThere(holder.pid)).toBe(true);
+      } finally {
+        writeFileSync(join(cgroup, 'freezer.state'), 'THAWED');
+        await holder.kill();
+        await waitFor('the end of the cgroup', () => rmdirSync(cgroup) === undefined);
+      }
+      takeForced(600).release();
+    });
   });
 
   it('should lock the others out also for one that waited while the file was discarded', async () => {

@@ -9,7 +9,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { noteEntry } from '../../src/actions/ledger.ts';
 import { markImage } from '../../src/actions/mark-image.ts';
 import { prepareImage } from '../../src/actions/prepare-image.ts';
 import { hostWith } from '../support/action-host.ts';
@@ -82,6 +83,61 @@ describe('prepareImage', () => {
     symlinkSync(scratch.at('outside'), join(root(), 'job'));
     expect((await problemOf(() => prepareImage(host(), request()))).code).toBe('image-place');
     expect(readdirSync(scratch.at('outside'))).toEqual([]);
+  });
+});
+
+describe('prepareImage for a container that could not see the images when it began', () => {
+  const unseen = { unseen: 'the images of job could not be reached' };
+  const prepare = () => prepareImage(host(), { ...request(), life: unseen });
+  const home = () => join(root(), 'job');
+  const made = (generation: number) => {
+    noteEntry(home(), { kind: 'image', epoch: 1, generation });
+    mkdirSync(join(home(), String(generation)), { mode: 0o700 });
+  };
+  const claimant = { host: 'another', root: '/r', id: 'i', wrapper: { pid: 1, startTime: 1 } };
+
+  beforeEach(() => {
+    bundle();
+    mkdirSync(home(), { recursive: true, mode: 0o700 });
+  });
+
+  it('takes the job up if there is no image', () => {
+    expect(prepare()).toMatchObject({ generation: 1, epoch: 1 });
+  });
+
+  it('refuses if there is an image that may be restored, and makes nothing', async () => {
+    made(4);
+    const before = readdirSync(join(home(), 'ledger'));
+    const problem = await problemOf(prepare);
+    expect(problem.code).toBe('images-unseen');
+    expect(problem.message).toContain('when the container began, the images of job could not be reached; ');
+    expect(problem.message).toContain('generation 4');
+    expect([readdirSync(home()).sort(), readdirSync(join(home(), 'ledger'))]).toEqual([
+      ['4', 'ledger'],
+      before,
+    ]);
+    expect((await problemOf(prepare)).code).toBe('images-unseen');
+  });
+
+  it('refuses if there is an image that was brought without its ledger', async () => {
+    mkdirSync(join(home(), '4'), { mode: 0o700 });
+    symlinkSync('4', join(home(), 'current'));
+    expect((await problemOf(prepare)).code).toBe('images-unseen');
+  });
+
+  it.each([
+    ['has failed too often', { kind: 'attempt', epoch: 1, generation: 4 }],
+    ['is of a job that has ended by itself since', { kind: 'end', epoch: 1, how: 'finished' }],
+  ] as const)('takes the job up if its only image %s', (_, entry) => {
+    made(4);
+    noteEntry(home(), entry);
+    noteEntry(home(), entry);
+    expect(prepare().generation).toBe(5);
+  });
+
+  it('refuses if another container carries the job on', async () => {
+    noteEntry(home(), { kind: 'life', claimant });
+    expect((await problemOf(prepare)).code).toBe('life-refused');
   });
 });
 

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { describe, expect, it } from 'vitest';
-import { isInitAlive, observeContainer, readRuncRecord } from '../../src/actions/runc-state.ts';
+import { isInitAlive, isInitEnding, observeContainer, readRuncRecord } from '../../src/actions/runc-state.ts';
 import { hostWith } from '../support/action-host.ts';
 import { useScratch } from '../support/action-scratch.ts';
 
@@ -85,6 +85,16 @@ describe('isInitAlive', () => {
   });
 });
 
+describe('isInitEnding', () => {
+  const ending = (startTime: number): boolean =>
+    isInitEnding({ pid: process.pid, startTime, memory: undefined, freezer: undefined });
+
+  it('should be so for one that is gone, and not for one at work', () => {
+    expect(ending(startOf(process.pid) - 1)).toBe(true);
+    expect(ending(startOf(process.pid))).toBe(false);
+  });
+});
+
 describe('observeContainer', () => {
   const observe = (script: string) => {
     writeFileSync(scratch.at('runc'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
@@ -106,6 +116,23 @@ describe('observeContainer', () => {
     ['says a status that nobody knows', 'echo \'{"status": "melting"}\''],
   ])('should take a container for gone where runc %s', async (_, script) => {
     expect(await observe(script)).toBe('gone');
+  });
+
+  it.each([
+    ['running', 'running', 'THAWED', []],
+    ['paused', 'paused', 'FROZEN', []],
+    ['created', 'waiting for its start', 'THAWED', ['exec.fifo']],
+    ['stopped', 'gone', 'THAWED', []],
+  ])('should say %s by its record where runc does not answer and its init is %s', async (...given) => {
+    const [status, how, freezer, files] = given;
+    for (const name of files) writeFileSync(scratch.at('root', 'job', name), '');
+    writeFileSync(scratch.at('cgroup', 'freezer.state'), `${freezer}\n`);
+    record({
+      init_process_pid: process.pid,
+      init_process_start: startOf(process.pid) - (how === 'gone' ? 1 : 0),
+      cgroup_paths: { freezer: scratch.at('cgroup') },
+    });
+    expect(await observe('kill -KILL $$')).toBe(status);
   });
 
   it('should not mind a warning of runc among its answer', async () => {

@@ -7,6 +7,7 @@ import { hostWith } from '../support/action-host.ts';
 import { useScratch } from '../support/action-scratch.ts';
 import { problemOf } from '../support/action-thrown.ts';
 import { type FakeRunc, fakeRunc } from '../support/fake-runc.ts';
+import { waitFor } from '../support/wait.ts';
 
 const scratch = useScratch();
 let runc: FakeRunc;
@@ -28,6 +29,14 @@ const failureOf = async (given: Host): Promise<RuncFailure> =>
 
 const argv = ['--root', '/r', 'create', '--bundle', '/b c', '', '--', '$HOME "x"', "it's"];
 const limit = spawnSync('sh', ['-c', 'ulimit -Sn'], { encoding: 'utf8' }).stdout.trim();
+
+const isRunning = (pid: string): boolean => {
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+};
 
 describe.each([
   ['with a limit of open files', '77'],
@@ -116,6 +125,18 @@ describe('runc', () => {
   it('should have variables of its own on top, where Tardis asks', async () => {
     await runcForTardis(host(), ['restore'], { env: { HOME: '/b/tardis-criu' } });
     expect(runc.calls()[0]?.env).toMatchObject({ ...callersEnv, HOME: '/b/tardis-criu' });
+  });
+
+  it('should be ended with all that it has begun where it gives no answer, and Tardis asks', async () => {
+    const given = hostOf(`sleep 77 & echo $! >${scratch.at('child')}; wait`);
+    const impatient = { ...given, config: { ...given.config, freezeStallSeconds: 0.5 } };
+    const problem = await problemOf(() => runcForTardis(impatient, ['state', 'job']));
+    expect(problem).toMatchObject({
+      code: 'runc',
+      message: 'runc gave no answer for 1 s (twice freezeStallSeconds) and was killed: state job',
+    });
+    const child = readFileSync(scratch.at('child'), 'utf8').trim();
+    await waitFor('its child to end', () => !isRunning(child));
   });
 
   it('should be named where it is missing, and Tardis asks', async () => {

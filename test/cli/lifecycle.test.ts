@@ -8,9 +8,10 @@ import { saveRollback } from '../../src/actions/rollback.ts';
 import { stateFileOf } from '../../src/actions/state-file.ts';
 import { carryOut } from '../../src/cli/lifecycle.ts';
 import type { ContainerEvent } from '../../src/machines/container-context.ts';
-import type { Answer } from '../../src/machines/vocabulary.ts';
+import type { Answer, Shim } from '../../src/machines/vocabulary.ts';
 import { imageNames } from '../support/image-names.ts';
 import { FakeHost } from '../support/machine-runc.ts';
+import { shimAt } from '../support/machine-samples.ts';
 
 let fake: FakeHost;
 
@@ -31,15 +32,19 @@ const callOf = (...words: string[]) => ({
   restoreFlags: [],
 });
 
-const give = (event: ContainerEvent): Promise<Answer> => carryOut(fake.host, fake.container, event, 0);
+const give = (event: ContainerEvent, host = fake.host): Promise<Answer> =>
+  carryOut(host, fake.container, event, 0);
 
-const ask = (type: Plain): Promise<Answer> => give({ type, call: callOf(type.toLowerCase(), 'job') });
+const ask = (type: Plain, host = fake.host, shim?: Shim): Promise<Answer> =>
+  give({ type, call: { ...callOf(type.toLowerCase(), 'job'), shim } }, host);
 
-const checkpoint = (leaveRunning: boolean): Promise<Answer> => {
+const checkpoint = (leaveRunning: boolean, shim?: Shim): Promise<Answer> => {
   const imagePath = join(fake.container.bundle, 'criu');
   const request = { leaveRunning, imagePath, flags: [] };
-  return give({ type: 'CHECKPOINT', call: callOf('checkpoint', 'job'), request });
+  return give({ type: 'CHECKPOINT', call: { ...callOf('checkpoint', 'job'), shim }, request });
 };
+
+const commands = (): string[] => fake.saw().map(({ command }) => command);
 
 const ok: Answer = { status: 0 };
 const files = (): string[] => imageNames(join(fake.container.imageRoot, 'job-key'));
@@ -262,5 +267,117 @@ describe('a checkpoint', () => {
     fake.fail('delete', 'level=error msg="cannot kill"\n');
     expect(await checkpoint(false)).toEqual({ status: 1, message: expect.stringContaining('cannot kill') });
     expect([fake.path, fake.frozen, files()]).toEqual(['alive.running', false, ['1', 'current']]);
+  });
+});
+
+describe('a checkpoint of a job that is paused', () => {
+  const pause = async (shim?: Shim) => {
+    for (const type of ['CREATE', 'START'] as const) await ask(type);
+    await ask('PAUSE', fake.host, shim);
+    fake.freeze();
+  };
+
+  it('lets the job run on if it fails and the engine had paused for it, and answers the resume itself', async () => {
+    await pause(shimAt(0));
+    fake.fail('checkpoint', 'no');
+    expect((await checkpoint(false, shimAt(10))).status).toBe(1);
+    expect([fake.path, fake.frozen, files()]).toEqual(['alive.running', false, []]);
+    expect(await ask('RESUME')).toEqual(ok);
+    expect([fake.path, commands()]).toEqual(['alive.running', ['create', 'start', 'pause', 'checkpoint']]);
+    await expect(ask('RESUME')).rejects.toMatchObject({ code: 'refused' });
+  });
+
+  it('dumps it frozen, and leaves it so for the resume of the engine if it succeeds', async () => {
+    await pause(shimAt(0));
+    expect(await checkpoint(true, shimAt(10))).toEqual(ok);
+    expect(fake.saw().at(-1)).toMatchObject({ command: 'checkpoint', frozen: true });
+    expect([fake.path, fake.frozen]).toEqual(['alive.paused', true]);
+    expect(await ask('RESUME')).toEqual(ok);
+    expect(commands().at(-1)).toBe('resume');
+  });
+
+  it('leaves it paused if it fails and anybody else had paused it', async () => {
+    await pause();
+    fake.fail('checkpoint', 'no');
+    expect((await checkpoint(false, shimAt(10))).status).toBe(1);
+    expect([fake.path, fake.frozen]).toEqual(['alive.paused', true]);
+  });
+
+  it('lets it run on if its wrapper dies, and answers the resume of the engine itself', async () => {
+    await pause(shimAt(0));
+    fake.fail('checkpoint', 'no');
+    await checkpoint(true, shimAt(10));
+    fake.dieAt('checkpoint');
+    expect([fake.path, fake.frozen]).toEqual(['alive.checkpointing', true]);
+    fake.says('running');
+    expect(await ask('RESUME')).toEqual(ok);
+    expect([fake.path, fake.frozen, commands().includes('resume')]).toEqual(['alive.running', false, false]);
+  });
+
+  it('leaves it paused if its wrapper dies and anybody else had paused it', async () => {
+    await pause();
+    fake.fail('checkpoint', 'no');
+    await checkpoint(true, shimAt(10));
+    fake.dieAt('checkpoint');
+    await ask('KILL');
+    expect([fake.path, fake.frozen]).toEqual(['alive.paused', true]);
+  });
+});
+
+describe('a lifecycle command whose images are out of reach', () => {
+  it('creates a container from scratch, whose first checkpoint takes the job up if it has no image', async () => {
+    expect(await ask('CREATE', fake.outOfReach())).toEqual(ok);
+    expect(fake.state.snapshot.context).toMatchObject({
+      life: { unseen: expect.stringContaining('did not answer') },
+      failure: { code: 'images-unreachable' },
+    });
+    await ask('START');
+    fake.backInReach();
+    expect(await checkpoint(true)).toEqual(ok);
+    expect(fake.state.snapshot.context).toMatchObject({ life: { epoch: 1 } });
+  });
+
+  it('creates a container whose checkpoint is refused if it would supersede an image, and leaves the job running', async () => {
+    for (const type of ['CREATE', 'START'] as const) await ask(type);
+    expect(await checkpoint(true)).toEqual(ok);
+    await ask('DELETE');
+    expect(files()).toEqual(['1', 'current']);
+    await ask('CREATE', fake.outOfReach());
+    await ask('START');
+    fake.backInReach();
+    expect(await checkpoint(false)).toEqual({ status: 1, message: expect.stringContaining('generation 1') });
+    expect(fake.state.snapshot.context).toMatchObject({ failure: { code: 'images-unseen' } });
+    expect([fake.path, fake.frozen, files()]).toEqual(['alive.running', false, ['1', 'current']]);
+  });
+
+  it('fails a create and starts nothing if the host wants that, and creates at the next try', async () => {
+    expect(await ask('CREATE', fake.outOfReach({ onUnreachable: 'fail' }))).toEqual({
+      status: 1,
+      message: expect.stringMatching(/could not be reached .*onUnreachable says so; try again$/),
+    });
+    const { runDir } = fake.host.config;
+    expect([fake.path, commands()]).toEqual(['alive.failed', []]);
+    expect(existsSync(indexEntryOf(runDir, fake.container.root, 'job'))).toBe(false);
+    expect(existsSync(join(runDir, 'locks', fake.container.root, 'job'))).toBe(false);
+    fake.backInReach();
+    expect(await ask('CREATE')).toEqual(ok);
+    expect([fake.path, commands()]).toEqual(['alive.created', ['create']]);
+  });
+
+  it('fails a checkpoint before the job is frozen', async () => {
+    for (const type of ['CREATE', 'START'] as const) await ask(type);
+    const request = { leaveRunning: false, imagePath: join(fake.container.bundle, 'criu'), flags: [] };
+    const event = { type: 'CHECKPOINT', call: callOf('checkpoint', 'job'), request } as const;
+    expect(await give(event, fake.outOfReach())).toEqual({
+      status: 1,
+      message: expect.stringContaining('did not answer within 0.5 s'),
+    });
+    expect([fake.path, fake.frozen, commands()]).toEqual(['alive.running', false, ['create', 'start']]);
+  });
+
+  it('deletes a container, and lets its life be as it was', async () => {
+    for (const type of ['CREATE', 'START'] as const) await ask(type);
+    expect(await ask('DELETE', fake.outOfReach())).toEqual(ok);
+    expect([fake.path, commands().at(-1)]).toEqual(['deleted', 'delete']);
   });
 });

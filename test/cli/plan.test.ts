@@ -168,6 +168,23 @@ describe('the call', () => {
   });
 });
 
+describe('the caller', () => {
+  const shim = { pid: 7, startTime: 70, at: 700 };
+
+  it.each(['pause job', 'checkpoint job', 'restore --detach job', 'kill job'])(
+    'is part of the call if it is a shim: %s',
+    (line) => {
+      const found = planFor(parseRuncCommand(words(line)), cwd, shim);
+      expect(found?.call.shim).toEqual(shim);
+      expect(found && 'call' in found.event && found.event.call.shim).toEqual(shim);
+    },
+  );
+
+  it('is not if it is anybody else', () => {
+    expect(planned('pause job').call).not.toHaveProperty('shim');
+  });
+});
+
 describe('a signal', () => {
   it.each([
     'kill job',
@@ -177,7 +194,7 @@ describe('a signal', () => {
     'kill job sigint',
     'kill job 37',
   ])('should count as asking the job to end: %s', (line) => {
-    expect(planned(line).endsJob).toBe(true);
+    expect(planned(line).endsJobBy).toBeDefined();
   });
 
   it.each([
@@ -188,7 +205,7 @@ describe('a signal', () => {
     'kill job 0',
     'kill job SIGSTOP',
   ])('should not count as that: %s', (line) => {
-    expect(planned(line).endsJob).toBe(false);
+    expect(planned(line).endsJobBy).toBeUndefined();
   });
 });
 

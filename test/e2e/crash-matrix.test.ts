@@ -1,72 +1,46 @@
-import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { allSteps, type Flow, type FlowName, flows, stepsOf } from '../support/crash-flows.ts';
-import { CrashJob, type Template } from '../support/crash-job.ts';
+import {
+  allCases,
+  type Case,
+  callRunc,
+  cases,
+  flowOf,
+  recovery,
+  tableOf,
+  titleOf,
+  type Variant,
+  wordsOf,
+} from '../support/crash-cases.ts';
+import { allSteps, type Flow } from '../support/crash-flows.ts';
+import { CrashJob, leadsGroup, type Template } from '../support/crash-job.ts';
 import { type DirectRunc, directRunc } from '../support/direct-runc.ts';
 import { installFailingCriu } from '../support/failing-criu.ts';
+import { MemoryCgroup } from '../support/memory-cgroup.ts';
+import { whichOrThrow } from '../support/paths.ts';
 import { requireRealStack } from '../support/requires.ts';
 import { rootfsListing } from '../support/rootfs-digest.ts';
 import { type Stack, startStack } from '../support/stack.ts';
 import { waitFor } from '../support/wait.ts';
 
-/** What befalls a step: words for TARDIS_FAULT (src/actions/fault.ts). */
-const faults = {
-  'killed before': (step: string) => `before:${step}:kill`,
-  'killed after': (step: string) => `after:${step}:kill`,
-  'ENOSPC instead': (step: string) => `at:${step}:ENOSPC`,
-  'EIO after': (step: string) => `after:${step}:EIO`,
-  // The wrapper is killed, and its runc...
-  '... hangs': (step: string) => `at:${step}:hang`,
-  '... goes on': (step: string) => `at:${step}:hang`,
-} as const;
-type FaultName = keyof typeof faults;
+/** What the container carries. */
+const settingsOf = (variant: Variant): Record<string, string> =>
+  variant === ', compressed' ? { TARDIS_COMPRESSION_LEVEL: '1' } : {};
 
-const recovery = { name: 'recovery', story: ['CREATE', 'START'], event: 'RESUME' } as const;
-/** `compressed` is part of the name of a case whose memory goes through the host's own disk. */
-type Case = { flow: FlowName | 'recovery'; step: string; fault: FaultName; compressed: '' | ', compressed' };
+/** How long a job may stand still whose wrapper is dead, where nobody sends a command. */
+const patienceMs = 3_000;
 
-const everyFault = Object.keys(faults) as FaultName[];
-/** The steps that wait for a runc; whether these are all of them, "... hangs" finds out. */
-const callRunc = new Set(
-  [
-    'dumpMemory',
-    'endJob',
-    'restoreMemory',
-    'removeLeftovers',
-    'createAfresh',
-    'restoreGiven',
-    'recover',
-  ].concat(['start', 'pause', 'resume', 'delete']),
-);
-const cases: Case[] = [
-  ...flows.flatMap((flow) => stepsOf(flow).map((step) => ({ flow: flow.name, step }))),
-  { flow: recovery.name, step: 'recover' } as const,
-]
-  .flatMap((at) => everyFault.map((fault) => ({ ...at, fault, compressed: '' as const })))
-  .filter(({ step, fault }) => fault !== '... goes on' || callRunc.has(step));
-/** Where a compressed image is made and restored in another way than others are. */
-const compressedCases = cases
-  .filter(({ flow }) => flow === 'checkpoint leaving it running' || flow === 'restore')
-  .filter(({ step }) => ['dumpMemory', 'describeImage', 'handOver', 'restoreMemory'].includes(step))
-  .map((given): Case => ({ ...given, compressed: ', compressed' }));
-/** Points inside a step, where only a death is to be told from one before or after it. */
-const points = ['commitImage.synced', 'commitImage.renamed', 'commitImage.entered', 'commitImage.drafted'];
-const pointCases = (['checkpoint with exit', 'checkpoint leaving it running'] as const).flatMap((flow) =>
-  points.map((step): Case => ({ flow, step, fault: 'killed before', compressed: '' })),
-);
-
-const nameOf = ({ flow, compressed, step, fault }: Case): string => `${flow}${compressed}\t${step}\t${fault}`;
-
-/** What the container carries, by what is said of it in the name of a case. */
-const settings = { '': {}, ', compressed': { TARDIS_COMPRESSION_LEVEL: '1' } };
+/** How long a call may take whose runc hangs, with a limit of one second. */
+const answerMs = 20_000;
 
 describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of its steps', () => {
   let stack: Stack;
   let runc: DirectRunc;
-  const templates = new Map<string, Template>();
+  const templates = new Map<Variant, Template>();
   const pathWithout: Partial<Record<string, string>> = {};
-  const outcomes = new Map<string, string>();
+  const outcomes = new Map<Case, string>();
 
   beforeAll(async () => {
     stack = await startStack({ config: { faultInjection: true }, rootJobsOnly: true });
@@ -80,7 +54,8 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
       installFailingCriu({ ...stack, binDir }).fail(command);
       pathWithout[step] = [binDir, stack.env.PATH].join(delimiter);
     }
-    for (const [compressed, more] of Object.entries(settings)) {
+    for (const compressed of ['', ', compressed'] as const) {
+      const more = settingsOf(compressed);
       const job = await CrashJob.make(stack, runc, `template${compressed.length}`, { more });
       await job.begin('create').status();
       await job.start();
@@ -106,29 +81,57 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
   let count = 0;
   const takeTurns = turns(3);
 
-  const all = [...cases, ...pointCases, ...compressedCases];
-  test.concurrent.each(all)('$flow$compressed: $step $fault', async (given) => {
-    count += 1;
-    const id = `c${count}`;
-    await takeTurns(async () => {
-      const trial = new Trial(
-        given,
-        await CrashJob.make(stack, runc, id, { more: settings[given.compressed] }),
-      );
-      try {
-        await trial.prepare();
-        outcomes.set(nameOf(given), await trial.run());
-      } catch (error) {
-        outcomes.set(nameOf(given), 'FAILED');
-        const log = trial.job.warnings().join('\n  ');
-        throw new Error(`${JSON.stringify(given)} (${id}): ${(error as Error).message}\nlogged:\n  ${log}`, {
-          cause: error,
-        });
-      } finally {
-        for (const pid of trial.job.processes()) process.kill(pid, 'SIGKILL');
-        await trial.job.run(['delete', '--force']);
-      }
+  for (const given of allCases) {
+    test.concurrent(titleOf(given), async () => {
+      count += 1;
+      const id = `c${count}`;
+      await takeTurns(async () => {
+        const trial = new Trial(
+          given,
+          await CrashJob.make(stack, runc, id, { more: settingsOf(given.variant) }),
+        );
+        try {
+          await trial.prepare();
+          outcomes.set(given, await trial.run());
+        } catch (error) {
+          outcomes.set(given, 'FAILED');
+          const log = trial.job.warnings().join('\n  ');
+          throw new Error(`${id}: ${(error as Error).message}\nlogged:\n  ${log}`, { cause: error });
+        } finally {
+          for (const pid of trial.job.processes()) process.kill(pid, 'SIGKILL');
+          await trial.job.run(['delete', '--force']);
+        }
+      });
     });
+  }
+
+  test('a job whose end was begun, and broke off when it was killed already, resumes from its image', async () => {
+    const job = await CrashJob.make(stack, runc, 'half-ended');
+    await job.begin('create').status();
+    await job.start();
+    await job.countsOn();
+    const [script, reached] = ['half-a-delete', 'half-a-delete.reached'].map((name) => join(stack.dir, name));
+    const init = `sed -n 's/.*"init_process_pid":\\([0-9]*\\).*/\\1/p' "$2/$5/state.json"`;
+    writeFileSync(
+      script as string,
+      `#!/bin/sh
+      [ "$3" = delete ] || exec ${whichOrThrow('runc')} "$@"
+      kill -KILL "$(${init})" && : >${reached} && exec sleep 60\n`,
+      { mode: 0o755 },
+    );
+    const asking = job.checkpoint([], { TARDIS_REAL_RUNC: script as string });
+    await waitFor('the job to be killed', () => existsSync(reached as string));
+    for (const pid of job.wrappers()) process.kill(pid, 'SIGKILL');
+    await asking;
+    await waitFor('the guardian to have ended what was left', () => job.processes().length === 0);
+    await job.run(['delete', '--force']);
+    expect(await job.leftovers()).toEqual([]);
+    const next = await CrashJob.make(stack, runc, 'half-ended-next', { imagesOf: job.id });
+    await next.begin('create').status();
+    await next.start();
+    await next.countsOn();
+    expect(next.ticks[0]).toBe(job.ticks.length + 1);
+    await next.run(['delete', '--force']);
   });
 
   /** One flow with one fault, and what comes after it. */
@@ -138,11 +141,13 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
     readonly job: CrashJob;
     /** The root file system before anything was done to it. */
     #pristine: string[] = [];
+    /** Where the kernel kills the wrapper for want of memory; its shim, its guardian and its runc are in there, too. */
+    #cgroup: MemoryCgroup | undefined;
 
     constructor(given: Case, job: CrashJob) {
       this.given = given;
       this.job = job;
-      this.flow = flows.find(({ name }) => name === given.flow) ?? recovery;
+      this.flow = flowOf(given);
     }
 
     get isBeginning(): boolean {
@@ -150,7 +155,17 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
     }
 
     get template(): Template {
-      return templates.get(this.given.compressed) as Template;
+      return templates.get(this.given.variant === ', compressed' ? ', compressed' : '') as Template;
+    }
+
+    /** Whether nobody sends a command after the wrapper's death. */
+    get isAlone(): boolean {
+      return this.given.fault.startsWith('alone');
+    }
+
+    /** An engine's shim pauses for each checkpoint; that pause is over with one that fails (decision 21). */
+    get isPausedByShim(): boolean {
+      return this.isAlone && this.flow.event === 'CHECKPOINT';
     }
 
     /** Whether it is the rollback itself that fails. */
@@ -166,10 +181,12 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
     }
 
     get env(): Record<string, string> {
-      const { step, fault } = this.given;
-      const words = step.includes('.') ? `at:${step}:kill` : faults[fault](step);
       const PATH = this.flow.failing && pathWithout[this.flow.failing];
-      return { TARDIS_FAULT: words, ...(PATH ? { PATH } : {}) };
+      return {
+        TARDIS_FAULT: wordsOf(this.given),
+        ...(PATH ? { PATH } : {}),
+        ...(this.given.fault === 'hangs' ? { TARDIS_FREEZE_STALL_SECONDS: '1' } : {}),
+      };
     }
 
     async prepare(): Promise<void> {
@@ -177,17 +194,23 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
       if (flow.hasImage) job.takeImage(this.template);
       if (this.isBeginning) this.#pristine = await rootfsListing(join(job.bundle, 'rootfs'));
       for (const event of flow.story) {
+        if (event === 'PAUSE' && this.isPausedByShim) continue;
         if (event === 'CREATE') expect(await job.begin('create').status(), job.call?.output()).toBe(0);
         else expect(await job.run([event.toLowerCase()])).toMatchObject({ exitCode: 0 });
         if (event === 'START') await job.countsOn();
       }
       if (!flow.hasImage && flow.story.length > 0) job.takeImage(this.template);
-      if (flow === recovery) await job.checkpoint([], { TARDIS_FAULT: 'after:dumpMemory:kill' });
+      if (flow.name === recovery.name) await job.checkpoint([], { TARDIS_FAULT: 'after:dumpMemory:kill' });
     }
 
     /** Its command; whether it has been answered with 0. */
     async #ask(): Promise<boolean> {
       const { job, env } = this;
+      if (this.isAlone) {
+        const words = this.flow.event === 'CHECKPOINT leaving' ? ['--leave-running'] : [];
+        const how = { pauses: this.isPausedByShim, cgroup: this.#cgroup?.directory };
+        return (await job.checkpointByShim(words, env, how)).exitCode === 0;
+      }
       switch (this.flow.event) {
         case 'CREATE':
           return (await job.begin('create', env).status()) === 0;
@@ -206,17 +229,38 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
 
     async run(): Promise<string> {
       const { job } = this;
-      const { fault } = this.given;
+      const { fault, variant } = this.given;
+      if (variant === ', out of memory') this.#cgroup = new MemoryCgroup(`${stack.namespace}-oom/${job.id}`);
       const asking = this.#ask();
-      if (!fault.startsWith('...')) return this.#goOn(await asking, (words) => job.run(words));
+      if (wordsOf(this.given).endsWith(':hang')) return this.#runcHangs(fault, asking);
+      const answered = await asking;
+      if (this.isAlone) await this.#isLeftAlone();
+      return this.#goOn(answered, (words) => job.run(words));
+    }
+
+    /** Its runc does not begin. What becomes of it, of its wrapper, and of the guardian, the case says. */
+    async #runcHangs(fault: Case['fault'], asking: Promise<boolean>): Promise<string> {
+      const { job } = this;
       const ended = asking.then(() => 'ended' as const);
       const hanging = waitFor('runc to hang', () => job.hanging());
       hanging.catch(() => {});
       const pid = await Promise.race([ended, hanging]);
       expect(pid !== 'ended').toBe(callRunc.has(this.given.step));
       if (pid === 'ended') return '-';
-      for (const wrapper of job.wrappers()) process.kill(wrapper, 'SIGKILL');
-      await waitFor('the wrapper to end', () => job.wrappers().length === 0);
+      if (fault === 'hangs') return this.#isAnswered(asking);
+      // Else it would end what is to hang on, or go on.
+      if (fault.startsWith('no guardian') || fault === '... goes on') this.#killGuardian();
+      if (fault === 'no guardian: goes on') {
+        process.kill(pid, 'SIGCONT');
+        expect(await asking).toBe(true);
+        return this.#goOn(true, (words) => job.run(words));
+      }
+      await this.#killWrapper();
+      if (fault === 'alone: hangs') {
+        await this.#isLeftAlone();
+        expect(await asking).toBe(false);
+        return this.#goOn(false, (words) => job.run(words));
+      }
       return this.#goOn(false, async (words) => {
         // A forced delete ends what hangs at once.
         const isPatient = fault === '... goes on' || words[0] === 'delete';
@@ -225,9 +269,57 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
           await waitFor('the next command to wait', () => job.isAwaited());
           process.kill(pid, 'SIGCONT');
         }
-        await asked;
+        const ran = await asked;
         // Only now: a caller that reads to the end hears of it when the orphan has ended, too.
         expect(await asking).toBe(false);
+        return ran;
+      });
+    }
+
+    /** The wrapper lives, and what it waits for does not get on. */
+    async #isAnswered(asking: Promise<boolean>): Promise<string> {
+      const { job } = this;
+      const late = delay(answerMs, 'late' as const, { ref: false });
+      const answered = await Promise.race([asking, late]);
+      if (answered === 'late') throw new Error(`no answer in ${answerMs} ms`);
+      expect(job.hanging()).toBeUndefined();
+      expect(job.warnings().join('\n')).toMatch(
+        /made no progress for [12] s \(freezeStallSeconds is 1\) in step \w+|runc gave no answer for 2 s .* and was killed/,
+      );
+      return this.#goOn(answered, (words) => job.run(words));
+    }
+
+    /** A job that is to run does, though nobody has sent a command, and nothing of its checkpoint is at work. */
+    async #isLeftAlone(): Promise<void> {
+      const { job } = this;
+      const { step, fault } = this.given;
+      expect(job.wrappers()).toEqual([]);
+      // Its image is committed, and it was ended for that.
+      const isEnded = step === 'endJob' && fault === 'alone: after';
+      if (!isEnded) await job.countsOn(2, patienceMs);
+      await waitFor('nothing to be at work', () => job.processes().length === 0, { timeoutMs: patienceMs });
+      expect(await job.status()).toBe(isEnded ? 'gone' : 'running');
+      await this.#cgroup?.remove();
+    }
+
+    #killGuardian(): void {
+      const pid = this.job.guardian();
+      if (pid !== undefined) process.kill(pid, 'SIGKILL');
+      // A restore has none, and neither has a command of the caller's.
+      else expect(this.given.fault).toBe('... goes on');
+    }
+
+    async #killWrapper(): Promise<void> {
+      const { job } = this;
+      const cgroup = this.#cgroup;
+      const isGroup = this.given.variant === ', its process group';
+      for (const wrapper of cgroup ? [] : job.wrappers()) {
+        if (isGroup) expect(leadsGroup(wrapper)).toBe(true);
+        process.kill(isGroup ? -wrapper : wrapper, 'SIGKILL');
+      }
+      await waitFor('the wrapper to end', () => {
+        cgroup?.tighten();
+        return job.wrappers().length === 0;
       });
     }
 
@@ -257,10 +349,12 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
         return flow.hasImage ? 'not created; then resumes' : 'not created; then starts';
       }
       const [word] = flow.event === 'START' ? ['start'] : ['resume'];
-      await next([word]);
+      const asked = await next([word]);
       const status = await job.status();
       if (status === 'gone') return this.#resumesElsewhere();
       expect(status).toBe('running');
+      // The engine has paused it, and takes it for paused still.
+      if (this.isPausedByShim) expect(asked).toMatchObject({ exitCode: 0 });
       return this.#runsOn();
     }
 
@@ -315,19 +409,4 @@ function turns(atOnce: number): (work: () => Promise<void>) => Promise<void> {
       else working -= 1;
     }
   };
-}
-
-function tableOf(outcomes: ReadonlyMap<string, string>): string {
-  const rows = new Map<string, Map<string, string>>();
-  for (const [name, outcome] of outcomes) {
-    const [flow = '', step = '', fault = ''] = name.split('\t');
-    const row = `${flow}: ${step}`;
-    rows.set(row, (rows.get(row) ?? new Map()).set(fault, outcome));
-  }
-  const header = ['step', ...everyFault];
-  const lines = [...rows].map(([name, cells]) => [
-    name,
-    ...everyFault.map((fault) => cells.get(fault) ?? ''),
-  ]);
-  return [header, header.map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }

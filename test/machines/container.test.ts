@@ -130,6 +130,21 @@ describe('the container machine', () => {
     }
   });
 
+  it('fails, and creates nothing, if images are out of reach and the host wants that', () => {
+    const life = { unseen: 'out of reach' };
+    for (const snapshot of at('alive.creating.lookingForImage')) {
+      const taken = (mustFail: boolean) =>
+        endOf(snapshot, 'done', { findImage: [{ life, images: [], failure, mustFail }] })[0];
+      const [refused, afresh] = [taken(true), taken(false)];
+      expect([refused, afresh].map((after) => after && pathOf(after.value))).toEqual([
+        'alive.failed',
+        'alive.creating.fromScratch',
+      ]);
+      expect(refused?.context).toMatchObject({ failure, answer: { status: 1, message: failure.message } });
+      expect(afresh?.context).toMatchObject({ life, failure, answer: { status: 0 } });
+    }
+  });
+
   it('should start from scratch where there is no image, and where images cannot be looked for', () => {
     for (const snapshot of at('alive.creating.lookingForImage')) {
       const [none] = endOf(snapshot, 'done', { findImage: [{ life: undefined, images: [] }] });
@@ -142,14 +157,23 @@ describe('the container machine', () => {
 
   it('should leave a container whose checkpoint failed or went on as it was found', () => {
     for (const snapshot of at('alive.checkpointing')) {
-      const found = snapshot.context.wasPaused ? 'alive.paused' : 'alive.running';
+      const { wasPaused, pausedForCheckpoint } = snapshot.context;
+      const found = wasPaused ? 'alive.paused' : 'alive.running';
+      // An engine's pause ends with the checkpoint that it was for, unless that has succeeded.
+      const afterFailure = pausedForCheckpoint ? 'alive.running' : found;
       for (const output of containerOutputs.checkpoint) {
         const [after] = endOf(snapshot, 'done', { checkpoint: [output] });
-        const expected = output.outcome === 'checkpointed' ? 'alive.checkpointed' : found;
+        const left = output.outcome === 'failed' ? afterFailure : found;
+        const expected = output.outcome === 'checkpointed' ? 'alive.checkpointed' : left;
         expect(after && pathOf(after.value)).toBe(expected);
         expect(after?.context.answer.status).toBe(output.outcome === 'failed' ? 1 : 0);
+        expect(after?.context.awaitsResume).toBe(output.outcome === 'failed' && pausedForCheckpoint);
       }
-      expect(endOf(snapshot, 'fails').map(({ value }) => pathOf(value))).toEqual([found]);
+      const [after] = endOf(snapshot, 'fails');
+      expect([after && pathOf(after.value), after?.context.awaitsResume]).toEqual([
+        afterFailure,
+        pausedForCheckpoint,
+      ]);
     }
   });
 

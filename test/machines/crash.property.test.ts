@@ -6,12 +6,17 @@ import {
   Create,
   Delete,
   DeleteForced,
+  EngineCheckpointLeavingRunning,
+  EngineCheckpointWithExit,
   type Given,
   JobEnds,
   Kill,
+  LateEngineCheckpoint,
   type Model,
   newModel,
+  OtherEngineCheckpoint,
   Pause,
+  PauseByEngine,
   Restore,
   Resume,
   RunDetached,
@@ -24,6 +29,8 @@ import { emptyWorld } from '../support/machine-world.ts';
 const begins = [Create, RunDetached, Restore];
 const checkpoints = [CheckpointWithExit, CheckpointLeavingRunning];
 const others = [Start, Pause, Resume, Kill, Delete, DeleteForced];
+const engines = [EngineCheckpointWithExit, EngineCheckpointLeavingRunning];
+const strangers = [OtherEngineCheckpoint, LateEngineCheckpoint];
 
 const calm = fc.constant<Fate[]>([]);
 const fate: fc.Arbitrary<Fate> = fc.record({
@@ -38,7 +45,8 @@ const troubled = fc.oneof(
 
 function lives(fates: fc.Arbitrary<Fate[]>) {
   // What leads on comes up more often than what ends a life.
-  const kinds = [...others, ...begins, ...begins, ...checkpoints, ...checkpoints];
+  const byEngines = [PauseByEngine, PauseByEngine, ...engines, ...engines, ...strangers];
+  const kinds = [...others, ...begins, ...begins, ...checkpoints, ...checkpoints, ...byEngines];
   const commands = kinds.map((Kind) => fates.map((given): fc.AsyncCommand<Model, Host> => new Kind(given)));
   return fc.commands([...commands, fc.constant(new JobEnds())], { maxCommands: 14, size: 'max' });
 }
@@ -81,6 +89,7 @@ describe('the life of a container', () => {
         [run, new Pause([])],
         [Resume, DeleteForced, ...checkpoints],
       ],
+      [[run, new PauseByEngine([])], engines],
     ];
     const lived: Record<string, number> = {};
     for (const [before, kinds] of stories) {
@@ -97,6 +106,7 @@ describe('the life of a container', () => {
     // Before and after each effect, so two for each; and for each story that the command is part of.
     expect(lived).toEqual({
       ...{ Create: 4 + 18, RunDetached: 4 + 20, Restore: 2 + 2, Start: 2 + 2, Pause: 2, Resume: 2 },
+      ...{ EngineCheckpointWithExit: 20, EngineCheckpointLeavingRunning: 18 },
       ...{ CheckpointWithExit: 18 + 18, CheckpointLeavingRunning: 18 + 16, DeleteForced: 4 * 2 },
     });
   });

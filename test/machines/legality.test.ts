@@ -6,6 +6,22 @@ import { pathOf, refusalOf } from '../../src/machines/paths.ts';
 import { leavesOf, next, pathOfNode } from '../support/machine-paths.ts';
 import { container, type EventName, events, whatMayCome } from '../support/machine-samples.ts';
 
+const running = {
+  PAUSE: 'alive.pausing',
+  'PAUSE by an engine': 'alive.pausing',
+  KILL: 'alive.running',
+  DELETE: 'deleting',
+  CHECKPOINT: 'alive.checkpointing',
+  'CHECKPOINT leaving': 'alive.checkpointing',
+  'CHECKPOINT by an engine': 'alive.checkpointing',
+  'OBSERVED paused': 'alive.paused',
+  'OBSERVED stopped': 'alive.stopped',
+  'OBSERVED gone': 'alive.stopped',
+};
+
+/** Where an engine has paused a container for a checkpoint that has failed, and Tardis has let it run on. */
+const awaiting = 'alive.running, awaiting a resume';
+
 /** What may be asked of a resting container, and where it leads. What is not here is refused. */
 const legal: Readonly<Record<string, Partial<Record<EventName, string>>>> = {
   new: {
@@ -25,22 +41,15 @@ const legal: Readonly<Record<string, Partial<Record<EventName, string>>>> = {
     'OBSERVED stopped': 'alive.stopped',
     'OBSERVED gone': 'alive.stopped',
   },
-  'alive.running': {
-    PAUSE: 'alive.pausing',
-    KILL: 'alive.running',
-    DELETE: 'deleting',
-    CHECKPOINT: 'alive.checkpointing',
-    'CHECKPOINT leaving': 'alive.checkpointing',
-    'OBSERVED paused': 'alive.paused',
-    'OBSERVED stopped': 'alive.stopped',
-    'OBSERVED gone': 'alive.stopped',
-  },
+  'alive.running': running,
+  [awaiting]: { ...running, RESUME: 'alive.running' },
   'alive.paused': {
     RESUME: 'alive.resuming',
     KILL: 'alive.paused',
     DELETE: 'deleting',
     CHECKPOINT: 'alive.checkpointing',
     'CHECKPOINT leaving': 'alive.checkpointing',
+    'CHECKPOINT by an engine': 'alive.checkpointing',
     'OBSERVED running': 'alive.running',
     'OBSERVED stopped': 'alive.stopped',
     'OBSERVED gone': 'alive.stopped',
@@ -86,6 +95,7 @@ const words: Readonly<Record<string, string>> = {
   new: 'not created',
   'alive.created': 'created',
   'alive.running': 'running',
+  [awaiting]: 'running',
   'alive.paused': 'paused',
   'alive.restored': 'restored',
   'alive.stopped': 'stopped',
@@ -100,6 +110,9 @@ const reached: SnapshotFrom<typeof containerMachine>[] = getShortestPaths(contai
   limit: 100_000,
 }).map(({ state }) => state);
 
+const placeOf = ({ value, context }: (typeof reached)[number]): string =>
+  pathOf(value) === 'alive.running' && context.awaitsResume ? awaiting : pathOf(value);
+
 const table = Object.keys(legal).flatMap((from) =>
   Object.keys(events).map((name) => ({
     from,
@@ -111,13 +124,13 @@ const table = Object.keys(legal).flatMap((from) =>
 describe('what may be asked of a container', () => {
   it('should be laid down here for every state that rests', () => {
     const resting = leavesOf(containerMachine).filter(({ tags }) => tags.includes('resting'));
-    expect(Object.keys(legal).sort()).toEqual(resting.map(pathOfNode).sort());
+    expect(Object.keys(legal).sort()).toEqual([...resting.map(pathOfNode), awaiting].sort());
   });
 
   it.each(table.filter(({ to }) => to !== undefined))(
     'should take $name in $from to $to',
     ({ from, name, to }) => {
-      const snapshots = reached.filter(({ value }) => pathOf(value) === from);
+      const snapshots = reached.filter((each) => placeOf(each) === from);
       expect(snapshots.length).toBeGreaterThan(0);
       for (const snapshot of snapshots) {
         expect(snapshot.can(events[name])).toBe(true);
@@ -129,7 +142,7 @@ describe('what may be asked of a container', () => {
   it.each(table.filter(({ to }) => to === undefined))(
     'should refuse $name in $from, and say why',
     ({ from, name }) => {
-      const snapshots = reached.filter(({ value }) => pathOf(value) === from);
+      const snapshots = reached.filter((each) => placeOf(each) === from);
       expect(snapshots.length).toBeGreaterThan(0);
       for (const snapshot of snapshots) {
         expect(snapshot.can(events[name])).toBe(false);
@@ -143,12 +156,20 @@ describe('what may be asked of a container', () => {
     },
   );
 
+  it('runs nothing if an engine resumes a container that runs already, and only once', () => {
+    for (const snapshot of reached.filter((each) => placeOf(each) === awaiting)) {
+      const after = next(containerMachine, snapshot, events.RESUME);
+      expect(after.context).toMatchObject({ awaitsResume: false, answer: { status: 0 } });
+      expect(after.can(events.RESUME)).toBe(false);
+    }
+  });
+
   it('should know whether a checkpointed container had been paused', () => {
     for (const [from, wasPaused] of [
       ['alive.running', false],
       ['alive.paused', true],
     ] as const) {
-      for (const snapshot of reached.filter(({ value }) => pathOf(value) === from)) {
+      for (const snapshot of reached.filter((each) => placeOf(each) === from)) {
         const after = next(containerMachine, snapshot, events.CHECKPOINT);
         expect(after.context).toMatchObject({ wasPaused, request: events.CHECKPOINT.request });
       }

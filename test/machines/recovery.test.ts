@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { ContainerContext } from '../../src/machines/container-context.ts';
 import { pathOf } from '../../src/machines/paths.ts';
 import {
   CheckpointLeavingRunning,
@@ -6,9 +7,13 @@ import {
   Create,
   CreateAgain,
   DeleteForced,
+  EngineCheckpointLeavingRunning,
   type Given,
   newModel,
+  OtherEngineCheckpoint,
   Pause,
+  PauseByEngine,
+  Resume,
   RunDetached,
   Start,
 } from '../support/machine-commands.ts';
@@ -25,7 +30,9 @@ async function live(...story: Given[]) {
     expect(command.check(model)).toBe(true);
     await command.run(model, host);
   }
-  return { ...host.world, path: pathOf(stateOf(host)?.snapshot.value) };
+  const state = stateOf(host);
+  const { awaitsResume } = (state?.snapshot.context ?? {}) as Partial<ContainerContext>;
+  return { ...host.world, path: pathOf(state?.snapshot.value), awaitsResume };
 }
 
 const running = new RunDetached([]);
@@ -51,6 +58,28 @@ describe('a recovery', () => {
     const checkpoint = new CheckpointLeavingRunning([on(3, 'dies after')]);
     const after = await live(running, new Pause([]), checkpoint, new Start([]));
     expect(after).toMatchObject({ container: 'frozen', images: {}, path: 'alive.paused' });
+  });
+
+  it.each([
+    ['before it had begun', on(0, 'dies before')],
+    ['while it was frozen', on(4, 'dies after')],
+    ['when its image was committed', on(8, 'dies after')],
+  ])(
+    'lets a job run on that an engine had paused for a checkpoint which was interrupted %s',
+    async (_, fate) => {
+      const story = [running, new PauseByEngine([]), new EngineCheckpointLeavingRunning([fate])];
+      // It is refused, and what was interrupted is put right before that.
+      const after = await live(...story, new Start([]));
+      expect(after).toMatchObject({ container: 'running', path: 'alive.running', awaitsResume: true });
+      const resumed = await live(...story, new Start([]), new Resume([]));
+      expect(resumed).toMatchObject({ container: 'running', path: 'alive.running', awaitsResume: false });
+    },
+  );
+
+  it('leaves a job paused that another than the engine of the interrupted checkpoint had paused', async () => {
+    const story = [running, new PauseByEngine([]), new OtherEngineCheckpoint([on(4, 'dies after')])];
+    const after = await live(...story, new Start([]));
+    expect(after).toMatchObject({ container: 'frozen', path: 'alive.paused', awaitsResume: false });
   });
 
   it('should put the root file system back after a restore that was interrupted', async () => {

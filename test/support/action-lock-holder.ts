@@ -22,6 +22,8 @@ const orders: Record<string, (argument: string) => void> = {
     });
   },
   release: () => lock?.release(),
+  /** Releases the lock by and by. */
+  later: (ms) => void setTimeout(() => lock?.release(), Number(ms)),
   discard: () => lock?.discard(),
   /** Makes a file that must not be there, and removes it, many times over. */
   meet(file) {

@@ -55,6 +55,10 @@ export class OtherWrapper {
     this.#answers = new Lines(this.#child.stdout);
   }
 
+  get pid(): number {
+    return this.#child.pid as number;
+  }
+
   /** Orders what its script knows; does not wait for the answer. */
   order(...words: string[]): void {
     this.#child.stdin.write(`${words.join(' ')}\n`);

@@ -6,6 +6,7 @@ import { readManifest } from '../../src/actions/manifest.ts';
 import { validateImage } from '../../src/actions/validate-image.ts';
 import type { Call, DirectRunc } from './direct-runc.ts';
 import { counting, ticksOf } from './jobs.ts';
+import { fixturesDir } from './paths.ts';
 import type { Ran } from './run.ts';
 import type { Stack } from './stack.ts';
 import { mountsUnder } from './sweep.ts';
@@ -97,6 +98,27 @@ export class CrashJob {
     return this.run(['checkpoint', '--image-path', this.imagePath, ...words], env);
   }
 
+  /**
+   * A checkpoint as an engine's shim asks for it, in a process group of its own.
+   *
+   * @param pauses whether it pauses the container before, which is the checkpoint's pause then.
+   * @param cgroup a directory of the memory controller to do it in.
+   */
+  checkpointByShim(
+    words: string[],
+    env: Record<string, string>,
+    { pauses, cgroup = '' }: { pauses: boolean; cgroup?: string | undefined },
+  ): Promise<Ran> {
+    return this.#runc.run(['checkpoint', '--image-path', this.imagePath, ...words, this.id], {
+      program: join(fixturesDir, 'containerd-shim'),
+      env: {
+        ...{ ...this.#stack.env, ...env, RUNTIME: this.#stack.runtime, CGROUP: cgroup },
+        PAUSES: pauses ? 'yes' : '',
+      },
+      mayFail: true,
+    });
+  }
+
   async start(): Promise<void> {
     const { exitCode, stderr } = await this.run(['start']);
     if (exitCode !== 0) throw new Error(`cannot start ${this.id}: ${stderr}`);
@@ -112,9 +134,10 @@ export class CrashJob {
   }
 
   /** Waits until it has printed so many numbers more; fails where one is lost or comes twice. */
-  async countsOn(by = 2): Promise<void> {
+  async countsOn(by = 2, timeoutMs?: number): Promise<void> {
     const wanted = this.ticks.length + by;
     await waitFor(`${this.id} to count on`, () => this.ticks.length >= wanted, {
+      ...(timeoutMs === undefined ? {} : { timeoutMs }),
       seen: () => this.call?.output().slice(-300) ?? 'nothing',
     });
     const [first = 0] = this.ticks;
@@ -195,6 +218,14 @@ export class CrashJob {
     );
   }
 
+  /** The guardian of its checkpoint, but for the clock that belongs to it. */
+  guardian(): number | undefined {
+    return this.processes().find(
+      (pid) =>
+        wordsOf(pid)[1]?.endsWith('/bin/tardis-guardian') && parentOf(pid) === Number(wordsOf(pid).at(-1)),
+    );
+  }
+
   /** The runc that a fault has stopped before its first instruction. */
   hanging(): number | undefined {
     return this.processes().find(
@@ -241,5 +272,16 @@ function linkOf(path: string): string {
     return '';
   }
 }
+
+/** proc_pid_stat(5): after the name in parentheses, field 4. */
+function statFieldsOf(pid: number): string[] {
+  const stat = textOf(`/proc/${pid}/stat`);
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+}
+
+const parentOf = (pid: number): number => Number(statFieldsOf(pid)[1]);
+
+/** Whether a process leads a group of its own: others than those that it has begun are not in there. */
+export const leadsGroup = (pid: number): boolean => Number(statFieldsOf(pid)[2]) === pid;
 
 const wordsOf = (pid: number): string[] => textOf(`/proc/${pid}/cmdline`).split('\0').slice(0, -1);

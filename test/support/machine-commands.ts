@@ -1,10 +1,11 @@
 import type { AsyncCommand } from 'fast-check';
 import { expect } from 'vitest';
-import type { ContainerEvent } from '../../src/machines/container-context.ts';
+import type { ContainerContext, ContainerEvent } from '../../src/machines/container-context.ts';
 import { pathOf } from '../../src/machines/paths.ts';
+import type { Shim } from '../../src/machines/vocabulary.ts';
 import { agrees, faultsOf, isInterrupted } from './machine-invariants.ts';
 import { type End, type Fate, type Host, stateOf, WrapperProcess } from './machine-process.ts';
-import { callOf, requestOf } from './machine-samples.ts';
+import { callOf, engineCallOf, requestOf, shimAt } from './machine-samples.ts';
 import { isAlive, type World } from './machine-world.ts';
 
 /** A container's life as its caller sees it; that is all the model knows. */
@@ -24,9 +25,20 @@ export interface Model {
   alive: boolean;
   image: boolean;
   pausedByCaller: boolean;
+  /** Whether the latest command but for signals was an engine's `pause`: its checkpoint is to follow. */
+  pausedByEngine: boolean;
+  /** Whether an engine takes the container for paused that runs. */
+  awaitsResume: boolean;
 }
 
-export const newModel = (): Model => ({ life: 'none', alive: false, image: false, pausedByCaller: false });
+export const newModel = (): Model => ({
+  life: 'none',
+  alive: false,
+  image: false,
+  pausedByCaller: false,
+  pausedByEngine: false,
+  awaitsResume: false,
+});
 
 type Change = Partial<Model> & { readonly refused?: true };
 
@@ -59,6 +71,7 @@ export abstract class Given implements AsyncCommand<Model, Host> {
     const end = await process.carryOut(this.event());
     host.reader?.read(host.texts);
     if (end.kind === 'refused') this.#expectUntouched(before, host);
+    this.#expectPauseToStay(model, before, host, end);
     if (end.kind !== 'died') this.runcAlone(host.world);
 
     if (process.met > 0) model.life = 'unsure';
@@ -86,12 +99,37 @@ export abstract class Given implements AsyncCommand<Model, Host> {
     if (this.event().type !== 'CHECKPOINT') expect(stateOf(host)).toEqual(state);
   }
 
+  /** A pause is only over where the engine's checkpoint that it was for has failed. */
+  #expectPauseToStay(model: Model, before: Host, host: Host, end: End): void {
+    const state = stateOf(before);
+    const wasPaused = before.world.container === 'frozen' && !before.world.held;
+    if (this.event().type !== 'CHECKPOINT' || end.kind === 'died' || !wasPaused) return;
+    if (!state || isInterrupted(state) || !isAlive(host.world)) return;
+    const isOver = this.#isFollowing(model) && hasFailed(host);
+    expect(host.world.container).toBe(isOver ? 'running' : 'frozen');
+  }
+
+  /** Whether this is the checkpoint that an engine's pause was for. */
+  #isFollowing({ pausedByEngine }: Model): boolean {
+    const event = this.event();
+    const shim = event.type === 'CHECKPOINT' ? event.call.shim : undefined;
+    return pausedByEngine && shim?.pid === engine.pid && shim.at - engine.at <= 60_000;
+  }
+
   /** Tells the model what it cannot know: how a process that died or failed has left everything. */
   #look(model: Model, host: Host, end: End): void {
     const { world } = host;
     const frozen = world.container === 'frozen' && !world.held;
-    const asked = this.event().type === 'PAUSE' && end.kind !== 'refused';
-    model.pausedByCaller = frozen && (model.pausedByCaller || asked);
+    const event = this.event();
+    const asked = event.type === 'PAUSE' && end.kind !== 'refused';
+    const isOver =
+      this.#isFollowing(model) && end.kind !== 'refused' && (end.kind === 'died' || hasFailed(host));
+    model.pausedByCaller = frozen && !isOver && (model.pausedByCaller || asked);
+    if (end.kind !== 'refused' && event.type !== 'KILL') {
+      const isEngines = asked && end.kind === 'answered' && event.call.shim !== undefined;
+      model.pausedByEngine = frozen && isEngines;
+    }
+    if (model.life === 'unsure') model.awaitsResume = awaitsResumeIn(host);
     model.image = world.current !== undefined;
     if (model.life !== 'unsure') return;
     model.alive = isAlive(world);
@@ -121,6 +159,17 @@ function lifeIn(host: Host): Model['life'] {
   const path = pathOf(stateOf(host)?.snapshot.value ?? 'deleted');
   return path === 'deleted' ? 'none' : (path.split('.').at(-1) as Model['life']);
 }
+
+/** Whether the latest command was answered with a failure. */
+const hasFailed = (host: Host): boolean => contextOf(host).answer?.status !== 0;
+
+const awaitsResumeIn = (host: Host): boolean => contextOf(host).awaitsResume ?? false;
+
+const contextOf = (host: Host): Partial<ContainerContext> =>
+  (stateOf(host)?.snapshot.context ?? {}) as Partial<ContainerContext>;
+
+/** The shim that pauses for a checkpoint. */
+const engine = shimAt(0);
 
 /** The commands that begin a life, each in a bundle of its own. */
 abstract class Beginning extends Given {
@@ -177,13 +226,19 @@ export class Pause extends Given {
   protected event = (): ContainerEvent => ({ type: 'PAUSE', call: callOf('pause') });
   protected expected({ life, alive }: Model): Change {
     if (life !== 'running') return refused;
-    return alive ? { life: 'paused' } : {};
+    return alive ? { life: 'paused', awaitsResume: false } : { awaitsResume: false };
   }
+}
+
+/** containerd's client pauses a container before it asks for its checkpoint. */
+export class PauseByEngine extends Pause {
+  protected override event = (): ContainerEvent => ({ type: 'PAUSE', call: engineCallOf(engine, 'pause') });
 }
 
 export class Resume extends Given {
   protected event = (): ContainerEvent => ({ type: 'RESUME', call: callOf('resume') });
-  protected expected({ life, alive }: Model): Change {
+  protected expected({ life, alive, awaitsResume }: Model): Change {
+    if (life === 'running' && awaitsResume) return { awaitsResume: false };
     if (life !== 'paused') return refused;
     return alive ? { life: 'running' } : {};
   }
@@ -218,7 +273,8 @@ abstract class Checkpoint extends Given {
     const known = life === 'created' || life === 'running' || life === 'paused' || life === 'restored';
     if (known && !alive) return { life: 'stopped', refused: true };
     if (life !== 'running' && life !== 'paused') return refused;
-    return this.leaveRunning ? { image: true } : { life: 'checkpointed', alive: false, image: true };
+    const image = { image: true, awaitsResume: false };
+    return this.leaveRunning ? image : { ...image, life: 'checkpointed', alive: false };
   }
 }
 
@@ -228,6 +284,30 @@ export class CheckpointWithExit extends Checkpoint {
 
 export class CheckpointLeavingRunning extends Checkpoint {
   protected readonly leaveRunning = true;
+}
+
+/** Of the engine that has paused, of another one, or long after. */
+abstract class CheckpointByEngine extends Checkpoint {
+  protected readonly leaveRunning: boolean = true;
+  protected readonly shim: Shim = shimAt(500);
+  protected override event(): ContainerEvent {
+    const call = engineCallOf(this.shim, 'checkpoint');
+    return { type: 'CHECKPOINT', call, request: requestOf(this.leaveRunning) };
+  }
+}
+
+export class EngineCheckpointWithExit extends CheckpointByEngine {
+  protected override readonly leaveRunning = false;
+}
+
+export class EngineCheckpointLeavingRunning extends CheckpointByEngine {}
+
+export class OtherEngineCheckpoint extends CheckpointByEngine {
+  protected override readonly shim = shimAt(500, 78);
+}
+
+export class LateEngineCheckpoint extends CheckpointByEngine {
+  protected override readonly shim = shimAt(60_001);
 }
 
 /** The job ends by itself, and nobody tells Tardis. */

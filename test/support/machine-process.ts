@@ -144,11 +144,11 @@ export class WrapperProcess {
     return fromPromise(async ({ input }: { input: ContainerInput }) => {
       this.#write();
       if (!input.interruption) throw new Error('a recovery was begun without an interruption');
-      return { status: await this.#putRight(input.interruption), note: '' };
+      return { ...(await this.#putRight(input.interruption)), note: '' };
     });
   }
 
-  #putRight(interruption: Interruption): Promise<Recovered['status']> {
+  #putRight(interruption: Interruption): Promise<Omit<Recovered, 'note'>> {
     return recover(interruption, this.#host.world, (effect) => this.#do(effect));
   }
 

@@ -1,5 +1,6 @@
 import {
   copyFileSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -142,6 +143,37 @@ export class FakeHost implements Disposable {
     writeFileSync(stateFileOf(this.container.bundle), JSON.stringify({ ...state, snapshot }));
   }
 
+  /** A pause as runc does it, and what \`runc state\` answers from then on. */
+  freeze(): void {
+    this.#write('freezer/cgroup.freeze', '1');
+    this.says('paused');
+  }
+
+  /** The host on which whoever asks for the images sleeps until it is killed, with these settings. */
+  outOfReach(settings: Partial<Host['config']> = {}): Host {
+    mkdirSync(join(this.#home, 'bin'), { recursive: true });
+    const asking = `case $* in *.tardis-asks) echo $$ >>${this.#home}/asking; exec sleep 600 ;; esac`;
+    const mkdir = `#!/bin/sh\n${asking}\nPATH=\${PATH#*:}\nexec mkdir "$@"\n`;
+    writeFileSync(join(this.#home, 'bin/mkdir'), mkdir, { mode: 0o755 });
+    const PATH = `${join(this.#home, 'bin')}:${process.env.PATH}`;
+    const config = { ...this.host.config, shareTimeoutSeconds: 0.5, ...settings };
+    return { ...this.host, config, env: { PATH } };
+  }
+
+  /** The file server is back: whoever asked has an answer. */
+  backInReach(): void {
+    const asking = join(this.#home, 'asking');
+    if (!existsSync(asking)) return;
+    for (const pid of readFileSync(asking, 'utf8').split('\n').filter(Boolean)) {
+      try {
+        process.kill(Number(pid), 'SIGKILL');
+      } catch {
+        // It has ended.
+      }
+    }
+    rmSync(asking);
+  }
+
   /** Somebody lets the job run on. */
   thaw(): void {
     this.#write('freezer/cgroup.freeze', '0');
@@ -168,6 +200,7 @@ export class FakeHost implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.backInReach();
     rmSync(this.#home, { recursive: true });
   }
 }

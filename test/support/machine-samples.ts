@@ -6,6 +6,7 @@ import type {
   Failure,
   ImageInMaking,
   RuncCall,
+  Shim,
 } from '../../src/machines/vocabulary.ts';
 import { endingsOf } from './machine-paths.ts';
 
@@ -26,6 +27,12 @@ export const callOf = (...argv: string[]): RuncCall => ({
   restoreFlags: [],
 });
 
+/** One of containerd's shims, which calls so many milliseconds after it was first seen. */
+export const shimAt = (ms: number, pid = 77): Shim => ({ pid, startTime: 1_000, at: 1_700_000_000_000 + ms });
+
+/** A call of an engine's: its shim gives it. */
+export const engineCallOf = (shim: Shim, ...argv: string[]): RuncCall => ({ ...callOf(...argv), shim });
+
 export const requestOf = (leaveRunning: boolean): CheckpointRequest => ({
   leaveRunning,
   imagePath: '/caller/checkpoint',
@@ -35,6 +42,7 @@ export const requestOf = (leaveRunning: boolean): CheckpointRequest => ({
 export const failure: Failure = { message: 'no space left', code: 'ENOSPC' };
 
 const call = callOf('runc');
+const engineCall = engineCallOf(shimAt(0), 'runc');
 
 /** Every command and every observation, by the name that the tests call it. */
 export const events = {
@@ -45,11 +53,13 @@ export const events = {
   'RESTORE foreground': { type: 'RESTORE', call, detach: false },
   START: { type: 'START', call },
   PAUSE: { type: 'PAUSE', call },
+  'PAUSE by an engine': { type: 'PAUSE', call: engineCall },
   RESUME: { type: 'RESUME', call },
   KILL: { type: 'KILL', call },
   DELETE: { type: 'DELETE', call },
   CHECKPOINT: { type: 'CHECKPOINT', call, request: requestOf(false) },
   'CHECKPOINT leaving': { type: 'CHECKPOINT', call, request: requestOf(true) },
+  'CHECKPOINT by an engine': { type: 'CHECKPOINT', call: engineCall, request: requestOf(false) },
   'OBSERVED created': { type: 'OBSERVED', status: 'created' },
   'OBSERVED running': { type: 'OBSERVED', status: 'running' },
   'OBSERVED paused': { type: 'OBSERVED', status: 'paused' },
@@ -65,6 +75,8 @@ export const containerOutputs = {
     { life: { epoch: 1 }, images: [] },
     { life: { epoch: 1 }, images: [image] },
     { life: { refused: 'another carries it on' }, images: [], failure },
+    { life: { unseen: 'out of reach' }, images: [], failure },
+    { life: { unseen: 'out of reach' }, images: [], failure, mustFail: true },
   ],
   delete: [0, 1],
   restore: [
@@ -77,10 +89,13 @@ export const containerOutputs = {
     { outcome: 'continues', image },
     { outcome: 'failed', failure },
   ],
-  recover: ['created', 'running', 'paused', 'checkpointed', 'restored', 'stopped', 'gone'].map((status) => ({
-    status,
-    note: '',
-  })),
+  recover: [
+    ...['created', 'running', 'paused', 'checkpointed', 'restored', 'stopped', 'gone'].map((status) => ({
+      status,
+      note: '',
+    })),
+    { status: 'running', note: '', awaitsResume: true },
+  ],
 };
 
 /** One command at a time, as the wrapper has it: none is given while a service works. */

@@ -1,5 +1,5 @@
 import { RuncFailure } from '../../src/actions/runc.ts';
-import type { CheckpointContext } from '../../src/machines/checkpoint.ts';
+import type { CheckpointContext, CheckpointInput } from '../../src/machines/checkpoint.ts';
 import type { Interruption, Recovered } from '../../src/machines/container-context.ts';
 import type { ImageInMaking, ImagePlace, ObservedStatus } from '../../src/machines/vocabulary.ts';
 
@@ -103,8 +103,11 @@ const dropRollback = effect('drop the rollback', (world) => {
   world.rollback = undefined;
 });
 
-const undo = (wasPaused: boolean, image: ImagePlace | undefined): Effect[] => [
-  wasPaused
+const undo = (
+  { wasPaused, pausedForCheckpoint }: Pick<CheckpointInput, 'wasPaused' | 'pausedForCheckpoint'>,
+  image: ImagePlace | undefined,
+): Effect[] => [
+  wasPaused && !pausedForCheckpoint
     ? sure('freeze again', (world) => {
         if (world.container === 'running') freeze(world);
       })
@@ -156,9 +159,10 @@ export const services: Readonly<Record<string, (input: unknown, world: World) =>
   restoreGiven: () => [effect('restore', begin('running'))],
   release: () => [effect('release', thaw)],
 
-  prepareImage: (_, world) => {
+  prepareImage: (input, world) => {
     const { generation } = newImage(world);
     return [
+      ...((input as CheckpointInput).pausedForCheckpoint ? [sure('thaw for the wait', thaw)] : []),
       effect('open', ({ images }) => {
         images[generation] = 'partial';
       }),
@@ -184,7 +188,7 @@ export const services: Readonly<Record<string, (input: unknown, world: World) =>
     }),
   ],
   endJob: () => [effect('end', end)],
-  undo: (input) => undo((input as { wasPaused: boolean }).wasPaused, imageIn(input)),
+  undo: (input) => undo(input as CheckpointInput, imageIn(input)),
 
   validateImage: (input) => [
     effect('validate', ({ images }) => {
@@ -244,28 +248,34 @@ export async function recover(
   { state, step, child }: Interruption,
   world: World,
   act: (effect: Effect) => Promise<void>,
-): Promise<Recovered['status']> {
+): Promise<Omit<Recovered, 'note'>> {
   const inTurn = async (effects: readonly Effect[]) => {
     for (const effect of effects) await act(effect);
   };
   if (state === 'alive.restoring') {
     await inTurn([removeLeftovers, ...resetRootfs, dropRollback]);
-    return 'gone';
+    return { status: 'gone' };
   }
-  const { image, request, wasPaused } = (child ?? {}) as Partial<CheckpointContext>;
+  const {
+    image,
+    request,
+    wasPaused = false,
+    pausedForCheckpoint,
+  } = (child ?? {}) as Partial<CheckpointContext>;
   if (state === 'alive.checkpointing' && request) {
     const isCommitted = image !== undefined && world.current === image.generation && !request.leaveRunning;
     const isEnding = (step === 'committing' || step === 'endingJob') && world.container === 'frozen';
-    if (isCommitted && step === 'endingJob' && world.container === 'none') return 'checkpointed';
+    if (isCommitted && step === 'endingJob' && world.container === 'none') return { status: 'checkpointed' };
     if (isCommitted && isEnding) {
       const hasEnded = await act(effect('end', end)).then(
         () => true,
         () => false,
       );
-      if (hasEnded) return 'checkpointed';
+      if (hasEnded) return { status: 'checkpointed' };
     }
-    await inTurn(undo(wasPaused ?? false, image));
+    await inTurn(undo({ wasPaused, pausedForCheckpoint }, image));
+    return { status: observe(world), ...(pausedForCheckpoint ? { awaitsResume: true } : {}) };
   }
   const status = observe(world);
-  return state === 'alive.releasing' && status === 'paused' ? 'restored' : status;
+  return { status: state === 'alive.releasing' && status === 'paused' ? 'restored' : status };
 }

@@ -11,6 +11,8 @@ import { Hopeless, waitFor } from './wait.ts';
 export type StackOptions = {
   /** Start a dockerd beside containerd. */
   docker?: boolean;
+  /** More flags for the dockerd. */
+  dockerdFlags?: string[];
   /** The OCI runtime under test; default: this checkout's bin/tardis-runc. */
   runtime?: string;
   /** Directories to put before the host's PATH. */
@@ -23,6 +25,14 @@ export type StackOptions = {
   rootJobsOnly?: boolean;
   /** Directories of the stack to keep on a tmpfs of a given size, e.g. `{ checkpoints: '16m' }` for a full disk. */
   tmpfs?: Record<string, string>;
+};
+
+/** One of a stack's daemons, to be lost and had again by a test. What it has left when the stack stops is swept. */
+export type Daemon = {
+  /** `kill -9`; it is gone afterwards, and what it has started is not. */
+  kill(): Promise<void>;
+  /** Starts it as it was, unless it is there; it answers afterwards. */
+  start(): Promise<void>;
 };
 
 /** A containerd, and perhaps a dockerd, that belong to one test file alone. */
@@ -46,6 +56,8 @@ export type Stack = {
   docker(args: string[], options?: RunOptions): Promise<Ran>;
   /** Has this stack a dockerd? */
   hasDocker: boolean;
+  containerd: Daemon;
+  dockerd: Daemon;
   /** The ends of the daemons' and Tardis's own logs, to print when a test fails. */
   logs(): string;
   /** Takes everything off the host again. */
@@ -107,12 +119,17 @@ async function furnish(dir: string, options: StackOptions, dismiss: () => Promis
     run('docker', ['--host', dockerHost, ...args], { env, ...runOptions });
 
   writeFileSync(join(dir, 'containerd.toml'), containerdConfig(dir, socket));
-  const containerd = daemon(dir, 'containerd', ['--config', join(dir, 'containerd.toml')], env);
-  await answers(containerd, 'containerd', () => ctr(['version']));
-  if (options.docker) {
-    const dockerd = daemon(dir, 'dockerd', dockerdFlags(dir, name, socket, dockerHost, runtime), env);
-    await answers(dockerd, 'dockerd', () => docker(['version']));
-  }
+  const containerd = daemon(
+    () => launch(dir, 'containerd', ['--config', join(dir, 'containerd.toml')], env),
+    (child) => answers(child, 'containerd', () => ctr(['version'])),
+  );
+  const flags = [...dockerdFlags(dir, name, socket, dockerHost, runtime), ...(options.dockerdFlags ?? [])];
+  const dockerd = daemon(
+    () => launch(dir, 'dockerd', flags, env),
+    (child) => answers(child, 'dockerd', () => docker(['version'])),
+  );
+  await containerd.start();
+  if (options.docker) await dockerd.start();
 
   const stack: Stack = {
     dir,
@@ -122,6 +139,8 @@ async function furnish(dir: string, options: StackOptions, dismiss: () => Promis
     runtime,
     ...places,
     hasDocker: options.docker ?? false,
+    containerd,
+    dockerd,
     ctr,
     docker,
     logs: () => logsOf(dir),
@@ -175,8 +194,26 @@ function dockerdFlags(dir: string, name: string, socket: string, host: string, r
   ];
 }
 
-/** A daemon in a session of its own, so that Ctrl-C reaches it only through the janitor. */
-function daemon(dir: string, program: string, args: string[], env: Record<string, string>): ChildProcess {
+function daemon(begin: () => ChildProcess, answers: (child: ChildProcess) => Promise<void>): Daemon {
+  let running: ChildProcess | undefined;
+  return {
+    async kill() {
+      if (!running) return;
+      const ended = once(running, 'exit');
+      running.kill('SIGKILL');
+      running = undefined;
+      await ended;
+    },
+    async start() {
+      if (running) return;
+      running = begin();
+      await answers(running);
+    },
+  };
+}
+
+/** Starts a daemon in a session of its own, so that Ctrl-C reaches it only through the janitor. */
+function launch(dir: string, program: string, args: string[], env: Record<string, string>): ChildProcess {
   const log = openSync(join(dir, `${program}.log`), 'a');
   const child = spawn(program, args, { env, cwd: dir, detached: true, stdio: ['ignore', log, log] });
   closeSync(log);

@@ -23,7 +23,9 @@ export async function sweep(dir: string): Promise<void> {
   );
   for (const socket of shimSockets(dir)) rmSync(socket, { force: true });
   for (const bridge of bridgesOf(dir)) spawnSync('ip', ['link', 'delete', bridge]);
-  for (const mount of mountsUnder(dir)) spawnSync('umount', ['--lazy', mount]);
+  // A runc that is killed over a restore leaves its bind mount of the root file system in its state.
+  for (const mount of [dir, ...runcStatesOf(name)].flatMap(mountsUnder))
+    spawnSync('umount', ['--lazy', mount]);
   for (const state of runcStatesOf(name)) rmSync(state, { recursive: true, force: true });
   await waitFor(`the cgroups of ${dir} to go`, () => {
     cgroupsOf(name).forEach(removeCgroup);
