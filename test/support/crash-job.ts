@@ -39,7 +39,11 @@ export class CrashJob {
     stack: Stack,
     runc: DirectRunc,
     id: string,
-    { imagesOf = id, more = {} }: { imagesOf?: string; more?: Record<string, string> } = {},
+    {
+      imagesOf = id,
+      more = {},
+      args = counting,
+    }: { imagesOf?: string; more?: Record<string, string>; args?: string[] } = {},
   ): Promise<CrashJob> {
     const imageRoot = join(stack.dir, 'roots', imagesOf);
     mkdirSync(imageRoot, { recursive: true });
@@ -49,7 +53,7 @@ export class CrashJob {
       TARDIS_CHECKPOINT_HOST_PATH: imageRoot,
       ...more,
     };
-    const bundle = await runc.bundle(id, { args: counting, env });
+    const bundle = await runc.bundle(id, { args, env });
     return new CrashJob(stack, runc, id, bundle, imageRoot);
   }
 
