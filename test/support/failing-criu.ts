@@ -13,7 +13,7 @@ export type FailingCriu = {
   hang(when: When, nth?: number): void;
   /** From now on criu sleeps for good, and uses no CPU. */
   sleep(when: When, nth?: number): void;
-  /** From now on criu takes six seconds longer, and does a little all the time. */
+  /** From now on criu takes nine seconds longer, and does a little all the time. */
   slow(when: When, nth?: number): void;
   /** Has a hanging criu been reached? */
   reached(): boolean;
