@@ -32,7 +32,7 @@ export async function deleteContainer(host: Host, { container, call, life }: Del
   if (life && 'epoch' in life) await giveUpLife(host, container, life, ending);
   // The container is gone; litter that cannot be removed is no reason to say otherwise.
   await removeEmptyCgroups(container).catch(() => {});
-  await dropRollback(container).catch(() => {});
+  await dropRollback(host, container).catch(() => {});
   dropScratch(host, container);
   await removeLitter(container);
   return status;

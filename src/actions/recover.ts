@@ -141,8 +141,8 @@ async function recoverRestore(host: Host, container: ContainerIdentity): Promise
     switches: [],
     restoreFlags: [],
   });
-  await rollBackRootfs(container);
-  await dropRollback(container);
+  await rollBackRootfs(host, container);
+  await dropRollback(host, container);
   return { status: 'gone', note: 'the interrupted restore was rolled back' };
 }
 

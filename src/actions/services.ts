@@ -168,7 +168,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
               (await import('./judge-image.ts')).judgeImage(host, input),
             );
           }),
-          saveRollback: bounded('saveRollback', ({ container }) => saveRollback(container)),
+          saveRollback: bounded('saveRollback', ({ container }) => saveRollback(host, container)),
           applyRootfs: bounded('applyRootfs', async ({ container, image }) =>
             (await import('./rootfs-reset.ts')).resetRootfs(
               readContainerConfig(container.bundle).rootfs,
@@ -194,14 +194,14 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           }),
           dropRollback: service('dropRollback', async ({ container }) => {
             await watch?.end();
-            await dropRollback(container);
+            await dropRollback(host, container);
           }),
           removeLeftovers: service('removeLeftovers', async ({ container, call }) => {
             // What undoes has a time of its own, as any runc of Tardis's.
             await watch?.end();
             await (await import('./end-job.ts')).endJob(host, container, call);
           }),
-          resetRootfs: service('resetRootfs', ({ container }) => rollBackRootfs(container)),
+          resetRootfs: service('resetRootfs', ({ container }) => rollBackRootfs(host, container)),
           markImage: service('markImage', async ({ container, image, fallbacks, failure }) => {
             if (watch?.struck) await demandAnswer(host, container.imageRoot);
             const reason = failure?.message ?? 'unknown';
