@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { join } from 'node:path';
-import { Problem } from './problem.ts';
-import { type Field, fieldsOf } from './protobuf.ts';
+import { Problem, reasonOf } from './problem.ts';
+import { type Field, fieldsOf, withField } from './protobuf.ts';
 
 /*
  * What Tardis reads in CRIU's images. Each begins with two magic numbers of four bytes, and goes on with entries:
@@ -46,6 +46,56 @@ export function tasksDumpedStopped(imageDirectory: string): number[] {
       return task !== undefined && numberIn(fieldsOf(task), 1) === stopped;
     })
     .map(Number);
+}
+
+/**
+ * Takes signals out of an image that were sent to its tasks and had not reached them when they were dumped.
+ *
+ * The queues are field 10 of a `task_core_entry` (of the process) and field 9 of a `thread_core_entry` (of a thread), which
+ * are the fields 3 and 5 of a `core_entry` (images/core.proto); each holds `siginfo_t`s (images/siginfo.proto).
+ *
+ * @param isUnwanted is given the number of a signal, and the pid of its sender in the container: 0 for one from outside.
+ * @returns how many were taken out.
+ * @throws Problem `criu-image` where a core cannot be read.
+ */
+export function dropPendingSignals(
+  imageDirectory: string,
+  isUnwanted: (signal: number, sender: number) => boolean,
+): number {
+  let dropped = 0;
+  const queue = (bytes: Buffer): Buffer =>
+    withField(bytes, 1, (entry) => {
+      const info = bytesIn(fieldsOf(entry), 1);
+      // siginfo_t (sigaction(2)): si_signo, si_errno, si_code; of a kill(2), whose si_code is 0, then si_pid.
+      const isKill = info !== undefined && info.length >= 20 && info.readInt32LE(8) === 0;
+      if (!isKill || !isUnwanted(info.readInt32LE(0), info.readInt32LE(16))) return entry;
+      dropped += 1;
+      return undefined;
+    });
+  const core = (bytes: Buffer): Buffer => {
+    const task = withField(bytes, 3, (inner) => withField(inner, 10, queue));
+    return withField(task, 5, (inner) => withField(inner, 9, queue));
+  };
+  for (const name of fs.readdirSync(imageDirectory).filter((each) => /^core-\d+\.img$/.test(each))) {
+    const path = join(imageDirectory, name);
+    const before = dropped;
+    const image = fs.readFileSync(path);
+    const parts: Buffer[] = [image.subarray(0, magicBytes)];
+    try {
+      for (let at = magicBytes; at < image.length; ) {
+        const length = image.readUInt32LE(at);
+        const entry = core(image.subarray(at + 4, at + 4 + length));
+        const head = Buffer.alloc(4);
+        head.writeUInt32LE(entry.length);
+        parts.push(head, entry);
+        at += 4 + length;
+      }
+    } catch (error) {
+      throw new Problem('criu-image', `${path} cannot be read: ${reasonOf(error)}`, { cause: error });
+    }
+    if (dropped > before) fs.writeFileSync(path, Buffer.concat(parts), { mode: 0o600 });
+  }
+  return dropped;
 }
 
 /** A file that was unlinked while it was open, although another link keeps it. */

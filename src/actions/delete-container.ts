@@ -19,7 +19,7 @@ import { dropScratch } from './scratch.ts';
  * the shim tells from runc's words "does not exist".
  * @throws RuncFailure where runc keeps the container.
  */
-export async function deleteContainer(host: Host, { container, call, epoch }: DeleteStep): Promise<number> {
+export async function deleteContainer(host: Host, { container, call, life }: DeleteStep): Promise<number> {
   const ending = endingOf(host, container);
   let status = 0;
   await unmountLeftovers(container);
@@ -29,10 +29,10 @@ export async function deleteContainer(host: Host, { container, call, epoch }: De
     if (!(error instanceof RuncFailure) || readRuncRecord(container)) throw error;
     status = error.status;
   }
-  if (epoch !== undefined) await giveUpLife(host, container, epoch, ending);
+  if (life && 'epoch' in life) await giveUpLife(host, container, life, ending);
   // The container is gone; litter that cannot be removed is no reason to say otherwise.
   await removeEmptyCgroups(container).catch(() => {});
-  await dropRollback(container).catch(() => {});
+  await dropRollback(host, container).catch(() => {});
   dropScratch(host, container);
   await removeLitter(container);
   return status;

@@ -2,11 +2,14 @@ import fs from 'node:fs';
 import { open } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
+import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { baseIdentityOf } from './base-identity.ts';
 import { compressDump } from './compression.ts';
 import { readContainerConfig } from './container-config.ts';
+import { dropPendingSignals } from './criu-image.ts';
 import { readStoppedTasks } from './dump-memory.ts';
 import { levelFor } from './dump-place.ts';
+import { sentSignals } from './ending.ts';
 import { chunkBytes, digestsOf, filesBelow, type KnownDigests } from './file-digests.ts';
 import { fingerprintOf } from './fingerprint.ts';
 import type { Host } from './host.ts';
@@ -60,6 +63,18 @@ const movedTo = (directory: string, known: KnownDigests = new Map()): KnownDiges
   new Map([...known].map(([path, digests]) => [join(directory, basename(path)), digests]));
 
 /**
+ * A signal that was to stop the job, and that came while it was frozen for this checkpoint, belongs to this life: the next
+ * one would die of it before its first instruction. Others that wait (of the job's own, or of a timer) stay.
+ */
+function dropStopSignals({ log }: Host, container: ContainerIdentity, dump: string): void {
+  const sent = new Set(sentSignals(container).map(({ signal }) => signal));
+  if (sent.size === 0) return;
+  const dropped = dropPendingSignals(dump, (signal, sender) => sender === 0 && sent.has(signal));
+  if (dropped > 0)
+    log.info({ signals: [...sent], dropped }, 'left signals out that were to stop the job that was dumped');
+}
+
+/**
  * Writes the manifest over everything that is in the partial image by now, and the two configurations. A job that is
  * left running runs meanwhile: nothing here looks at what it may change.
  *
@@ -74,6 +89,7 @@ export async function describeImage(
   const partial = partialOf(image);
   const level = levelFor(host, { container });
   const { dumpDirectory } = image;
+  dropStopSignals(host, container, dumpDirectory ?? dumpIn(image));
   const compressed =
     dumpDirectory && level > 0 ? await compressDump(dumpDirectory, dumpIn(image), level) : undefined;
   if (dumpDirectory && !compressed) await copyDump(dumpDirectory, dumpIn(image));

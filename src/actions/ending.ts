@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import fs, { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import type { Host } from './host.ts';
@@ -11,8 +12,75 @@ type Bundle = Pick<ContainerIdentity, 'bundle'>;
 const killedMark = ({ bundle }: Bundle): string => join(bundle, 'tardis-killed');
 const heldMark = ({ bundle }: Bundle): string => join(bundle, 'tardis-held');
 
-/** Notes that somebody asked runc to end the container's job. */
-export const noteKill = (container: Bundle): void => leave(killedMark(container));
+/** A signal that runc was asked to send, which may end the job. */
+interface Sent {
+  /** In milliseconds since the epoch. */
+  readonly at: number;
+  /** Its number; 0 where its name is not known. */
+  readonly signal: number;
+}
+
+/** SIGKILL (signal(7)): a job does not survive it. */
+const kill = 9;
+
+/** The number of a signal as `runc kill` takes it: a number, or a name with or without SIG; 0 where it is neither. */
+export function signalNumber(word: string): number {
+  if (/^\d+$/.test(word)) return Number(word);
+  const name = `SIG${word.toUpperCase().replace(/^SIG/, '')}` as NodeJS.Signals;
+  return constants.signals[name] ?? 0;
+}
+
+/**
+ * Notes that runc is about to be asked for a signal that may end the job; not where it cannot: the init is gone (an
+ * engine signals a job again that has ended, before it deletes it), or ignores that signal.
+ *
+ * @returns takes the note back: runc could not send it.
+ */
+export function noteKill(
+  container: Pick<ContainerIdentity, 'bundle' | 'root' | 'id'>,
+  word: string,
+): () => void {
+  const record = readRuncRecord(container);
+  const signal = signalNumber(word);
+  if (!record || !isInitAlive(record) || isIgnored(record.pid, signal)) return () => {};
+  const mark = killedMark(container);
+  const before = textOf(mark);
+  leave(mark, `${before}${JSON.stringify({ at: Date.now(), signal } satisfies Sent)}\n`);
+  return () => {
+    if (before === '') fs.rmSync(mark, { force: true });
+    else leave(mark, before);
+  };
+}
+
+/** The signals that may have ended the job, as they were noted. */
+export function sentSignals(container: Bundle): Sent[] {
+  return textOf(killedMark(container))
+    .split('\n')
+    .flatMap((line) => {
+      try {
+        return [JSON.parse(line) as Sent];
+      } catch {
+        // An earlier Tardis left the time alone.
+        return line === '' ? [] : [{ at: Date.parse(line), signal: 0 }];
+      }
+    });
+}
+
+/**
+ * Whether a process does not notice a signal: it ignores it, or has no handler for it and is the init of its pid
+ * namespace, which the kernel spares then (signal(7), pid_namespaces(7)).
+ */
+function isIgnored(pid: number, signal: number): boolean {
+  if (signal === kill || signal === 0) return false;
+  const status = textOf(`/proc/${pid}/status`);
+  const has = (name: string): boolean => {
+    const mask = BigInt(`0x${new RegExp(`^${name}:\\s*([0-9a-f]+)$`, 'm').exec(status)?.[1] ?? '0'}`);
+    return ((mask >> BigInt(signal - 1)) & 1n) === 1n;
+  };
+  const isInit = /^NSpid:.*\s1$/m.test(status) && /^NSpid:\s*\d+\s+\d+/m.test(status);
+  // One that waits for a signal, by sigwait(3) or a signalfd(2), blocks it.
+  return has('SigIgn') || (isInit && !has('SigCgt') && !has('SigBlk'));
+}
 
 /** Notes that a restored job has not run in this container yet: if it is gone now, it did not end by itself. */
 export const noteHeld = (container: Bundle): void => leave(heldMark(container));
@@ -26,9 +94,9 @@ export function forgetMarks(container: Bundle): void {
 }
 
 /** Where a mark cannot be left, the job counts as one that ended by itself; nothing else may fail over it. */
-function leave(mark: string): void {
+function leave(mark: string, text = `${new Date().toISOString()}\n`): void {
   try {
-    fs.writeFileSync(mark, `${new Date().toISOString()}\n`, { mode: 0o600 });
+    fs.writeFileSync(mark, text, { mode: 0o600 });
   } catch {
     // The command is carried out all the same.
   }
@@ -42,10 +110,21 @@ function leave(mark: string): void {
  */
 export function endingOf({ env }: Pick<Host, 'env'>, container: ContainerIdentity): Ending {
   const record = readRuncRecord(container);
-  const isMarked = [killedMark(container), heldMark(container)].some((mark) => fs.existsSync(mark));
-  if (!record || isInitAlive(record) || isMarked || isHostStopping(env)) return 'killed';
+  const wasHeld = fs.existsSync(heldMark(container));
+  if (!record || isInitAlive(record) || wasHeld || wasKilled(container) || isHostStopping(env))
+    return 'killed';
   return wasKilledByLimit(record) ? 'failed' : 'finished';
 }
+
+/** As long as an engine may wait between its stop signal and SIGKILL; kubelet's terminationGracePeriodSeconds is seldom more. */
+const graceMs = 3_600_000;
+
+/**
+ * Whether a signal ended the job. SIGKILL did. Another one may have been survived (a thread dump by SIGQUIT, a SIGTERM that
+ * a handler answers by going on): the job has not ended by it when it is deleted long after.
+ */
+const wasKilled = (container: Bundle): boolean =>
+  sentSignals(container).some(({ at, signal }) => signal === kill || Date.now() - at < graceMs);
 
 /**
  * Whether the host is on its way down. systemd then ends the processes in every scope itself, those of containers
@@ -66,4 +145,12 @@ function wasKilledByLimit({ memory }: RuncRecord): boolean {
       return false;
     }
   });
+}
+
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
 }

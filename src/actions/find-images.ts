@@ -9,11 +9,13 @@ import {
 } from '../machines/vocabulary.ts';
 import { type ResumeAfter, readContainerConfig, resumeAfterOf } from './container-config.ts';
 import { endHalfRestored } from './end-half-restored.ts';
+import { fingerprintOf } from './fingerprint.ts';
 import type { Host } from './host.ts';
 import { refuseUnsafePlace } from './image-place.ts';
 import { findCurrentImage } from './image-store.ts';
 import { type Ending, type Entry, keyDirectory, type Ledger, readLedger } from './ledger.ts';
-import { claimLife } from './lives.ts';
+import { claimLife, lastRestore, thisHost } from './lives.ts';
+import { readManifest } from './manifest.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { demandAnswer } from './share.ts';
 
@@ -26,6 +28,8 @@ export async function takeUp(host: Host, container: ContainerIdentity): Promise<
   try {
     await demandAnswer(host, container.imageRoot);
     refuseUnsafePlace(host.config, container);
+    const stranger = strangerTo(host, container);
+    if (stranger) return stranger;
     await endHalfRestored(host, container);
     const life = claimLife(host, container);
     if ('refused' in life) {
@@ -33,7 +37,7 @@ export async function takeUp(host: Host, container: ContainerIdentity): Promise<
       return { life, images: [], failure: { code: 'life-refused', message } };
     }
     const after = resumeAfterOf(readContainerConfig(container.bundle).env);
-    return { life, ...imagesFor(container, after, host.config.restoreAttempts) };
+    return { life, ...imagesFor(host, container, after) };
   } catch (error) {
     const what = `the images of ${container.key} could not be reached (${reasonOf(error)})`;
     // Also where the life could be begun: its images were not seen.
@@ -49,6 +53,30 @@ export async function takeUp(host: Host, container: ContainerIdentity): Promise<
   }
 }
 
+/**
+ * Why a container is another job than the one that has its key's images: it is of another command, user, or the like.
+ * It starts from scratch and does not take that job up: its end is not that job's.
+ */
+function strangerTo(host: Host, container: ContainerIdentity): TakenUp | undefined {
+  const { shape, env } = readContainerConfig(container.bundle);
+  const { images } = imagesFor(host, container, resumeAfterOf(env));
+  const [newest] = images;
+  const fingerprint = fingerprintOf(shape);
+  if (!newest || !images.every(({ directory }) => isOfAnother(directory, fingerprint))) return undefined;
+  const refused = `generation ${newest.generation} of ${container.key} is of another container (its command, user, mounts, or the like differ)`;
+  const message = `${refused}: this one starts from scratch, and makes no checkpoints; give it another TARDIS_CHECKPOINT_KEY, or remove ${keyDirectory(container)} if that job is over`;
+  return { life: { refused }, images: [], failure: { code: 'image-config', message } };
+}
+
+/** Whatever else is wrong with an image is found out when it is validated. */
+function isOfAnother(directory: string, fingerprint: string): boolean {
+  try {
+    return readManifest(directory).container.fingerprint !== fingerprint;
+  } catch {
+    return false;
+  }
+}
+
 const unreachable = 'images-unreachable';
 
 /**
@@ -59,7 +87,7 @@ const unreachable = 'images-unreachable';
  */
 export function takeUpLate(host: Host, container: ContainerIdentity, unseen: string): Life {
   const after = resumeAfterOf(readContainerConfig(container.bundle).env);
-  const [newest] = imagesFor(container, after, host.config.restoreAttempts).images;
+  const [newest] = imagesFor(host, container, after).images;
   if (newest) {
     throw new Problem(
       'images-unseen',
@@ -71,24 +99,28 @@ export function takeUpLate(host: Host, container: ContainerIdentity, unseen: str
   return claimLife(host, container);
 }
 
-/** After which endings the images made before are not used any more. */
+/** After which endings the images that a life has continued or committed are not used any more. */
 const finalEndings: Readonly<Record<ResumeAfter, readonly Ending[]>> = {
   preempted: ['finished', 'failed'],
   failure: ['finished'],
   always: [],
 };
 
+/** How often a restore may be begun and never come to an end, of its own or CRIU's: its wrapper was killed, or its host lost. */
+const vanishedAllowance = 10;
+
 /**
  * The images of a key that may be restored, the newest first, and why there are none, or why the newest is left out.
  *
- * @param attempts how many failed restores an image is given.
+ * @param attempts how often CRIU may fail to restore an image on this host.
  * @throws the file system's own error.
  */
 export function imagesFor(
+  host: Host,
   container: Pick<ContainerIdentity, 'imageRoot' | 'key'>,
   after: ResumeAfter,
-  attempts: number,
 ): Pick<TakenUp, 'images' | 'failure'> {
+  const attempts = host.config.restoreAttempts;
   const home = keyDirectory(container);
   const ledger = readLedger(home);
   if (ledger.last === 0 || !ledger.entries.some(({ kind }) => kind === 'image')) {
@@ -96,23 +128,29 @@ export function imagesFor(
     const current = findCurrentImage(container);
     return { images: current ? [current] : [] };
   }
-  const ending = ledger.entries.findLast(
-    (entry) => entry.kind === 'end' && finalEndings[after].includes(entry.how),
+  const bars = ledger.entries.filter(
+    (entry): entry is EndEntry => entry.kind === 'end' && finalEndings[after].includes(entry.how),
   );
   const committed = ledger.entries.filter(isImage).toReversed();
   const places = committed
-    .filter(({ number }) => number > (ending?.number ?? 0))
+    .filter((image) => !bars.some((end) => isBarred(ledger, image, end)))
     .map(({ generation }): ImagePlace => ({ generation, directory: join(home, String(generation)) }))
     .filter(({ directory }) => fs.existsSync(directory));
-  const images = places.filter(({ generation }) => failedAttempts(ledger, generation) < attempts);
+  const images = places.filter(
+    ({ generation }) =>
+      failuresOn(thisHost(host), ledger, generation) < attempts &&
+      vanishedRestores(ledger, generation) < vanishedAllowance,
+  );
   const [newest] = places;
   if (newest && newest !== images[0]) {
     const message =
-      `generation ${newest.generation} of ${container.key} could not be restored ${attempts} times and is not tried ` +
-      `again (restoreAttempts); ${images[0] ? `generation ${images[0].generation} is` : 'the job starts from scratch'}`;
+      `generation ${newest.generation} of ${container.key} could not be restored on this host ${attempts} times ` +
+      `(restoreAttempts), or ${vanishedAllowance} restores were cut short, and is not tried again here; ` +
+      `${images[0] ? `generation ${images[0].generation} is` : 'the job starts from scratch, and its images stay'}`;
     return { images, failure: { code: 'image-attempts', message } };
   }
-  if (!newest && ending?.kind === 'end' && committed.length > 0) {
+  const ending = bars.at(-1);
+  if (!newest && ending && committed.length > 0) {
     const message =
       `the job ${container.key} ended by itself at ${ending.at} (${ending.how}): it starts from scratch; ` +
       'TARDIS_RESUME_AFTER says after which endings it is resumed';
@@ -121,11 +159,36 @@ export function imagesFor(
   return { images };
 }
 
-const isImage = (entry: Entry): entry is Extract<Entry, { kind: 'image' }> => entry.kind === 'image';
+type ImageEntry = Extract<Entry, { kind: 'image' }>;
+type EndEntry = Extract<Entry, { kind: 'end' }>;
 
-/** Restores of an image that were begun and did not come to their end. */
-function failedAttempts({ entries }: Ledger, generation: number): number {
-  const count = (kind: 'attempt' | 'restored') =>
-    entries.filter((entry) => entry.kind === kind && entry.generation === generation).length;
-  return Math.max(0, count('attempt') - count('restored'));
+const isImage = (entry: Entry): entry is ImageEntry => entry.kind === 'image';
+
+/**
+ * Whether a life that came to an end of its own is the end of an image's job: the life has committed that image or a
+ * later one, or carried on from it or a later one. One that started afresh beside the images ends nothing but itself.
+ */
+function isBarred({ entries }: Ledger, image: ImageEntry, { epoch, number }: EndEntry): boolean {
+  if (image.number > number) return false;
+  return entries.some(
+    (entry) =>
+      (entry.kind === 'image' || entry.kind === 'restored') &&
+      entry.epoch === epoch &&
+      entry.generation >= image.generation,
+  );
+}
+
+/** How often CRIU could not restore an image on a host. */
+const failuresOn = (host: string, { entries }: Ledger, generation: number): number =>
+  entries.filter((entry) => entry.kind === 'failed' && entry.generation === generation && entry.host === host)
+    .length;
+
+/** Restores of an image that were begun and came to no end, since one that did. */
+function vanishedRestores(ledger: Ledger, generation: number): number {
+  const since = lastRestore(ledger, generation);
+  const count = (kind: 'attempt' | 'failed') =>
+    ledger.entries.filter(
+      (entry) => entry.kind === kind && entry.generation === generation && entry.number > since,
+    ).length;
+  return Math.max(0, count('attempt') - count('failed'));
 }

@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import type { ContainerIdentity, ImageInMaking, ImagePlace } from '../machines/vocabulary.ts';
 import { faultPoint } from './fault.ts';
-import { appendEntry, keyDirectory, type Ledger, readLedger, syncDirectory } from './ledger.ts';
+import { appendEntry, keepReserve, keyDirectory, type Ledger, readLedger, syncDirectory } from './ledger.ts';
 import { checkLife } from './lives.ts';
 
 /**
@@ -69,7 +69,7 @@ export function isCommitted(container: ContainerIdentity, image: ImagePlace): bo
 export async function commit(container: ContainerIdentity, image: ImageInMaking): Promise<void> {
   const home = keyDirectory(container);
   if (!hasImage(readLedger(home), image)) {
-    checkLife(container, image.epoch);
+    checkLife(container, image);
     if (!fs.existsSync(image.directory)) {
       // One syncfs for all files (coreutils `sync --file-system`): an fsync for each takes ten times as long.
       const { execa } = await import('execa');
@@ -83,9 +83,10 @@ export async function commit(container: ContainerIdentity, image: ImageInMaking)
     let entered: number | undefined;
     while (entered === undefined) {
       // Right after what was read: a life that begins in between makes this fail, and is seen the next time round.
-      const { last } = checkLife(container, epoch);
+      const { last } = checkLife(container, image);
       entered = appendEntry(home, last, { kind: 'image', epoch, generation }, { durable: true });
     }
+    keepReserve(home);
     faultPoint('commitImage.entered');
   }
   pointCurrent(container, image);

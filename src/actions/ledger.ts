@@ -15,6 +15,8 @@ const claimantSchema = z.object({
   host: z.string(),
   root: z.string(),
   id: z.string(),
+  /** Which claim this is, of all that there ever are: numbers begin at one again where a ledger was removed. */
+  claim: z.optional(z.string()),
   /** The wrapper itself, while runc has no record of the container yet. */
   wrapper: z.object({ pid: z.number(), startTime: z.number() }),
 });
@@ -32,6 +34,14 @@ const entrySchema = z.discriminatedUnion('kind', [
   /** A restore of an image was begun, and it came to its end: those that did not have failed. */
   z.object({ kind: z.literal('attempt'), at: z.string(), epoch: z.number(), generation: z.number() }),
   z.object({ kind: z.literal('restored'), at: z.string(), epoch: z.number(), generation: z.number() }),
+  /** CRIU could not restore an image on a host. */
+  z.object({
+    kind: z.literal('failed'),
+    at: z.string(),
+    epoch: z.number(),
+    generation: z.number(),
+    host: z.string(),
+  }),
   /** A life is over, and how. */
   z.object({
     kind: z.literal('end'),
@@ -43,13 +53,24 @@ const entrySchema = z.discriminatedUnion('kind', [
 
 export type Claimant = z.infer<typeof claimantSchema>;
 type Body<Kind> = Omit<Extract<z.infer<typeof entrySchema>, { kind: Kind }>, 'at'>;
-export type NewEntry = Body<'life'> | Body<'image'> | Body<'attempt'> | Body<'restored'> | Body<'end'>;
+export type NewEntry =
+  | Body<'life'>
+  | Body<'image'>
+  | Body<'attempt'>
+  | Body<'restored'>
+  | Body<'failed'>
+  | Body<'end'>;
 export type Entry = z.infer<typeof entrySchema> & { readonly number: number };
 export type Ending = Extract<Entry, { kind: 'end' }>['how'];
 
 /** All entries of a ledger, the oldest first. */
 export interface Ledger {
   readonly entries: readonly Entry[];
+  /**
+   * The last number that cannot be understood, 0 where there is none: it was linked whole, so a later Tardis wrote it, or a
+   * host went down before it was on the disk. It counts as somebody else's life.
+   */
+  readonly unknown: number;
   /** The number of the last entry, readable or not; 0 where there is none. */
   readonly last: number;
 }
@@ -63,8 +84,6 @@ const directoryOf = (home: string): string => join(home, 'ledger');
 /**
  * Reads a key's ledger; one that is not there is empty.
  *
- * An entry that cannot be understood counts as a number alone: it was linked whole, so a later Tardis wrote it.
- *
  * @param home the key's directory.
  * @throws the file system's own error: an entry that cannot be read is not an entry that is not there.
  */
@@ -73,15 +92,19 @@ export function readLedger(home: string): Ledger {
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
     .sort((a, b) => a - b);
+  let unknown = 0;
   const entries = numbers.flatMap((number): Entry[] => {
     const text = textOf(join(directoryOf(home), String(number)));
+    // Removed since its name was read: nobody needs it any more.
+    if (text === undefined) return [];
     try {
-      return [{ ...entrySchema.parse(JSON.parse(text ?? '')), number }];
+      return [{ ...entrySchema.parse(JSON.parse(text)), number }];
     } catch {
+      unknown = number;
       return [];
     }
   });
-  return { entries, last: numbers.at(-1) ?? 0 };
+  return { entries, unknown, last: numbers.at(-1) ?? 0 };
 }
 
 /**
@@ -97,6 +120,19 @@ export function appendEntry(
   entry: NewEntry,
   { durable = false }: { readonly durable?: boolean } = {},
 ): number | undefined {
+  for (let tries = 1; ; tries++) {
+    try {
+      return append(home, after, entry, durable);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      // Somebody has removed an empty ledger under our hands; or there is room for this, and only for this.
+      const mayRetry = code === 'ENOENT' || (code === 'ENOSPC' && freeReserve(home));
+      if (!mayRetry || tries === 5) throw error;
+    }
+  }
+}
+
+function append(home: string, after: number, entry: NewEntry, durable: boolean): number | undefined {
   const directory = directoryOf(home);
   fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
   const draft = join(directory, `draft.${process.pid}.${Math.random().toString(36).slice(2)}`);
@@ -121,6 +157,30 @@ export function appendEntry(
     return number;
   } finally {
     fs.rmSync(draft, { force: true });
+  }
+}
+
+const reserveOf = (home: string): string => join(directoryOf(home), 'reserve');
+
+/** Room for a few entries: four blocks of most file systems. */
+const reserveBytes = 16 << 10;
+
+/** Keeps room for entries on a disk that others fill. Failing to fails nothing. */
+export function keepReserve(home: string): void {
+  try {
+    fs.writeFileSync(reserveOf(home), Buffer.alloc(reserveBytes, 1), { flag: 'wx', mode: 0o600 });
+  } catch {
+    // It is there, or there is no room for it.
+  }
+}
+
+/** Whether there was room in reserve, which is free now. */
+function freeReserve(home: string): boolean {
+  try {
+    fs.rmSync(reserveOf(home));
+    return true;
+  } catch {
+    return false;
   }
 }
 
@@ -171,18 +231,24 @@ export function sweepDrafts(home: string): void {
   }
 }
 
-/** Removes the entries before a number; those that are left stay in their order. */
-export function pruneLedger(home: string, before: number): void {
-  for (const name of namesIn(directoryOf(home))) {
-    if (/^\d+$/.test(name) && Number(name) < before)
-      fs.rmSync(join(directoryOf(home), name), { force: true });
-  }
+/** Removes entries; those that are left stay in their order. */
+export function removeEntries(home: string, numbers: readonly number[]): void {
+  for (const number of numbers) fs.rmSync(join(directoryOf(home), String(number)), { force: true });
 }
 
-/** Removes a ledger; an entry that is added meanwhile stays, and with it the directory. */
-export function removeLedger(home: string): void {
-  pruneLedger(home, Number.POSITIVE_INFINITY);
+/**
+ * Removes a ledger up to the last entry that was read; one that is added meanwhile stays, and with it the directory.
+ *
+ * @throws the file system's own error: ENOTEMPTY where somebody has added one.
+ */
+export function removeLedger(home: string, { last }: Ledger): void {
+  const numbers = namesIn(directoryOf(home)).filter((name) => /^\d+$/.test(name));
+  removeEntries(
+    home,
+    numbers.map(Number).filter((number) => number <= last),
+  );
   sweepDrafts(home);
+  freeReserve(home);
   fs.rmdirSync(directoryOf(home));
 }
 

@@ -1,4 +1,6 @@
-import { readlinkSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import fs, { readlinkSync } from 'node:fs';
+import { join } from 'node:path';
 import type { RestoreInput } from '../machines/restore.ts';
 import type { ContainerIdentity, Life } from '../machines/vocabulary.ts';
 import { bootId } from './boot-id.ts';
@@ -13,12 +15,16 @@ import {
   type Ledger,
   noteEntry,
   readLedger,
+  removeEntries,
 } from './ledger.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { isInitAlive, processStartTime, readRuncRecord } from './runc-state.ts';
 import { demandAnswer } from './share.ts';
 
-type LifeEntry = Extract<Entry, { kind: 'life' }>;
+export type LifeEntry = Extract<Entry, { kind: 'life' }>;
+
+/** What tells one claim of a job from all others. */
+export type Claim = { readonly epoch: number; readonly claim?: string | undefined };
 
 /**
  * This host, as long as it is up: by its boot and the pid namespace that pids are told in. `hostId` in the host's
@@ -29,11 +35,20 @@ export function thisHost({ config }: Pick<Host, 'config'>): string {
   return `${bootId()}/${readlinkSync('/proc/self/ns/pid')}`;
 }
 
-/** The life that holds the job: the latest one. */
-export const latestLife = ({ entries }: Ledger): LifeEntry | undefined =>
-  entries.findLast((entry) => entry.kind === 'life');
+/** The life that holds the job: the latest one. An entry that cannot be understood counts as a stranger's. */
+export const latestLife = ({ entries, unknown }: Ledger): LifeEntry | undefined => {
+  const latest = entries.findLast((entry) => entry.kind === 'life');
+  return unknown > (latest?.number ?? 0) ? strangerAt(unknown) : latest;
+};
 
-const hasEnded = ({ entries }: Ledger, { number }: LifeEntry): boolean =>
+const strangerAt = (number: number): LifeEntry => ({
+  kind: 'life',
+  number,
+  at: 'a time that cannot be read',
+  claimant: { host: 'not known', root: '', id: 'not known', wrapper: { pid: 0, startTime: 0 } },
+});
+
+export const hasEnded = ({ entries }: Ledger, { number }: LifeEntry): boolean =>
   entries.some((entry) => entry.kind === 'end' && entry.epoch === number);
 
 /**
@@ -51,16 +66,95 @@ export function claimLife(host: Host, container: ContainerIdentity): Life {
     const ledger = readLedger(home);
     const holder = latestLife(ledger);
     const rival = holder && !hasEnded(ledger, holder) ? rivalIn(host, container, home, holder) : undefined;
-    if (rival === 'itself' && holder) return { epoch: holder.number };
+    if (rival === 'itself' && holder) return lifeOf(holder);
     if (rival) return { refused: rival };
-    const epoch = appendEntry(home, ledger.last, { kind: 'life', claimant: claimantOf(host, container) });
-    if (epoch !== undefined) return { epoch };
+    const claimant = claimantOf(host, container);
+    const epoch = appendEntry(home, ledger.last, { kind: 'life', claimant });
+    if (epoch === undefined) continue;
+    // An ended ledger may have been removed and begun anew since it was read: the number then says nothing.
+    if (isSameBefore(ledger, readLedger(home), epoch)) {
+      compactLedger(home);
+      return { epoch, claim: claimant.claim };
+    }
+    removeEntries(home, [epoch]);
   }
 }
 
-function claimantOf(host: Host, { root, id }: ContainerIdentity): Claimant {
+const lifeOf = ({ number, claimant }: LifeEntry): Life => ({
+  epoch: number,
+  ...(claimant.claim === undefined ? {} : { claim: claimant.claim }),
+});
+
+/** Whether nothing stands before a number but what was read; entries that were compacted since may be missing. */
+function isSameBefore(read: Ledger, now: Ledger, number: number): boolean {
+  const known = new Set(read.entries.map(identityOf));
+  return now.entries.every((entry) => entry.number >= number || known.has(identityOf(entry)));
+}
+
+const identityOf = ({ number, at, kind }: Entry): string => `${number} ${kind} ${at}`;
+
+/**
+ * Removes the entries that nobody needs any more, so that a ledger does not grow with restarts. What stays: the images
+ * that are there; the latest life and what it has begun; of the images, which restores failed or were cut short, and the
+ * endings that concern them; and the last number, whatever it is. Failing to fails nothing.
+ */
+export function compactLedger(home: string): void {
+  try {
+    const ledger = readLedger(home);
+    const needed = new Set(neededIn(home, ledger));
+    removeEntries(
+      home,
+      ledger.entries.map(({ number }) => number).filter((number) => !needed.has(number)),
+    );
+  } catch {
+    // It is done the next time.
+  }
+}
+
+function neededIn(home: string, ledger: Ledger): number[] {
+  const { entries, last } = ledger;
+  const isThere = ({ generation }: { readonly generation: number }): boolean =>
+    fs.existsSync(join(home, String(generation)));
+  const latest = latestLife(ledger)?.number ?? 0;
+  const isNeeded = (entry: Entry): boolean => {
+    if (entry.number === last || entry.number >= latest) return true;
+    switch (entry.kind) {
+      case 'image':
+      case 'failed':
+        return isThere(entry);
+      case 'restored':
+        // What a life has continued matters once it has come to an end of its own, which bars that.
+        return isThere(entry) && hasFinished(ledger, entry.epoch);
+      case 'attempt':
+        return isThere(entry) && entry.number > lastRestore(ledger, entry.generation);
+      case 'end':
+        return isFinal(entry.how) && entries.some((other) => isOf(entry.epoch, other) && isThere(other));
+      default:
+        return false;
+    }
+  };
+  return entries.filter(isNeeded).map(({ number }) => number);
+}
+
+type OfImage = Extract<Entry, { kind: 'image' | 'restored' }>;
+
+/** Whether an entry names an image that a life has committed, or continued. */
+const isOf = (epoch: number, entry: Entry): entry is OfImage =>
+  (entry.kind === 'image' || entry.kind === 'restored') && entry.epoch === epoch;
+
+/** The number of the latest restore of an image that came to its end; 0 where none did. */
+export const lastRestore = ({ entries }: Ledger, generation: number): number =>
+  entries.findLast((entry) => entry.kind === 'restored' && entry.generation === generation)?.number ?? 0;
+
+/** Endings after which images may be barred: the job has come to them by itself. */
+export const isFinal = (how: Ending): boolean => how === 'finished' || how === 'failed';
+
+const hasFinished = ({ entries }: Ledger, epoch: number): boolean =>
+  entries.some((entry) => entry.kind === 'end' && entry.epoch === epoch && isFinal(entry.how));
+
+function claimantOf(host: Host, { root, id }: ContainerIdentity): Claimant & { readonly claim: string } {
   const startTime = processStartTime(process.pid) ?? 0;
-  return { host: thisHost(host), root, id, wrapper: { pid: process.pid, startTime } };
+  return { host: thisHost(host), root, id, claim: randomUUID(), wrapper: { pid: process.pid, startTime } };
 }
 
 /** Why the holder keeps the job; undefined where it may be taken from it. */
@@ -96,12 +190,17 @@ function rivalIn(
  * @returns the ledger that this was read in: a commit right after its last entry is safe.
  * @throws Problem `life-superseded` where another container has taken the job up since.
  */
-export function checkLife(container: ContainerIdentity, epoch: number): Ledger {
+export function checkLife(container: ContainerIdentity, { epoch, claim }: Claim): Ledger {
   const ledger = readLedger(keyDirectory(container));
   const holder = latestLife(ledger);
   // Numbers alone do not tell lives apart: a ledger without images is removed with its container.
   const { root, id } = container;
-  if (holder?.number === epoch && holder.claimant.id === id && holder.claimant.root === root) return ledger;
+  const isOurs =
+    holder?.number === epoch &&
+    holder.claimant.id === id &&
+    holder.claimant.root === root &&
+    (claim === undefined || holder.claimant.claim === claim);
+  if (isOurs) return ledger;
   const who = holder
     ? `container ${holder.claimant.id} on host ${holder.claimant.host} took the job up in epoch ${holder.number}, at ${holder.at}`
     : 'the ledger of its key is gone';
@@ -117,13 +216,16 @@ export function checkLife(container: ContainerIdentity, epoch: number): Ledger {
  *
  * @throws the file system's own error.
  */
-export function endLife(container: ContainerIdentity, epoch: number, how: Ending): void {
+export function endLife(container: ContainerIdentity, { epoch, claim }: Claim, how: Ending): void {
   const home = keyDirectory(container);
   for (;;) {
     const ledger = readLedger(home);
     const holder = latestLife(ledger);
     if (holder?.number !== epoch || hasEnded(ledger, holder)) return;
-    if (appendEntry(home, ledger.last, { kind: 'end', epoch, how }) !== undefined) return;
+    if (claim !== undefined && holder.claimant.claim !== claim) return;
+    if (appendEntry(home, ledger.last, { kind: 'end', epoch, how }) === undefined) continue;
+    compactLedger(home);
+    return;
   }
 }
 
@@ -136,19 +238,32 @@ export function endLife(container: ContainerIdentity, epoch: number, how: Ending
 export async function closeLife(
   host: Host,
   container: ContainerIdentity,
-  epoch: number,
+  life: Claim,
   how: Ending,
 ): Promise<boolean> {
   try {
     await demandAnswer(host, container.imageRoot);
-    endLife(container, epoch, how);
+    endLife(container, life, how);
     return true;
   } catch (error) {
+    const { epoch } = life;
     host.log.warn(
       { epoch, how, reason: reasonOf(error) },
       `cannot note the end of this life: ${reasonOf(error)}`,
     );
     return false;
+  }
+}
+
+/** Notes that CRIU could not restore an image on this host; failing to fails nothing. */
+export async function noteFailed(host: Host, { container, image, epoch }: RestoreInput): Promise<void> {
+  if (epoch === undefined) return;
+  try {
+    await demandAnswer(host, container.imageRoot);
+    const entry = { kind: 'failed', epoch, generation: image.generation, host: thisHost(host) } as const;
+    noteEntry(keyDirectory(container), entry);
+  } catch (error) {
+    host.log.warn({ reason: reasonOf(error) }, 'cannot note that the image could not be restored');
   }
 }
 

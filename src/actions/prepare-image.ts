@@ -34,7 +34,7 @@ export function prepareImage(host: Host, { container, life }: CheckpointInput): 
     );
   }
   if ('unseen' in own) throw new Problem('images-unseen', own.unseen);
-  checkLife(container, own.epoch);
+  checkLife(container, own);
   const image = openPartial(container);
   let dumpDirectory: string | undefined;
   try {
@@ -45,5 +45,6 @@ export function prepareImage(host: Host, { container, life }: CheckpointInput): 
     dropUncommitted(container, image);
     throw error;
   }
-  return { ...image, epoch: own.epoch, ...(dumpDirectory ? { dumpDirectory } : {}) };
+  const claim = own.claim === undefined ? {} : { claim: own.claim };
+  return { ...image, epoch: own.epoch, ...claim, ...(dumpDirectory ? { dumpDirectory } : {}) };
 }

@@ -73,7 +73,7 @@ async function recoverCheckpoint(
   }
   if (committed && image && !request.leaveRunning) {
     if (step === 'endingJob' && !readRuncRecord(container)) {
-      await closeLife(host, container, image.epoch, 'checkpointed');
+      await closeLife(host, container, image, 'checkpointed');
       return { status: 'checkpointed', note: `image ${image.generation} was committed and the job ended` };
     }
     // The job waits frozen for its end since it was dumped. One that has run on is ahead of its image; one that is gone
@@ -82,7 +82,7 @@ async function recoverCheckpoint(
     if (isHeld || (step === 'endingJob' && isEnding(container))) {
       try {
         await endJob(host, container, call);
-        await closeLife(host, container, image.epoch, 'checkpointed');
+        await closeLife(host, container, image, 'checkpointed');
         return { status: 'checkpointed', note: `image ${image.generation} was committed: the job was ended` };
       } catch (error) {
         note = `image ${image.generation} was committed, but the job could not be ended: ${reasonOf(error)}`;
@@ -141,8 +141,8 @@ async function recoverRestore(host: Host, container: ContainerIdentity): Promise
     switches: [],
     restoreFlags: [],
   });
-  await rollBackRootfs(container);
-  await dropRollback(container);
+  await rollBackRootfs(host, container);
+  await dropRollback(host, container);
   return { status: 'gone', note: 'the interrupted restore was rolled back' };
 }
 

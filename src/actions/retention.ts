@@ -5,13 +5,14 @@ import type { ContainerIdentity, ImageInMaking } from '../machines/vocabulary.ts
 import type { Host } from './host.ts';
 import {
   type Ending,
+  type Entry,
   keyDirectory,
-  pruneLedger,
+  readLedger,
   removeLedger,
   sweepDrafts,
   syncDirectory,
 } from './ledger.ts';
-import { checkLife, closeLife } from './lives.ts';
+import { type Claim, checkLife, closeLife, compactLedger, hasEnded, latestLife } from './lives.ts';
 import { reasonOf } from './problem.ts';
 
 /**
@@ -31,7 +32,7 @@ export async function collectGarbage(
   keep: number,
 ): Promise<number[]> {
   const home = keyDirectory(container);
-  const { entries } = checkLife(container, image.epoch);
+  const { entries } = checkLife(container, image);
   const committed = entries.flatMap((entry) => (entry.kind === 'image' ? [entry] : []));
   const kept = new Set(committed.slice(-keep).map(({ generation }) => generation));
   const names = fs.readdirSync(home);
@@ -41,7 +42,8 @@ export async function collectGarbage(
     const [, digits, rest = ''] = /^(\d+)(\.partial|\.removed)?$/.exec(name) ?? [];
     const generation = Number(digits);
     if (!digits || generation >= image.generation) continue;
-    if (rest === '' && (kept.has(generation) || names.includes(`${name}.failed.jsonl`))) continue;
+    if (rest === '' && (kept.has(generation) || isDoubtful(entries, generation))) continue;
+    if (rest === '' && names.includes(`${name}.failed.jsonl`)) continue;
     if (rest === '') {
       // Out of sight first, and durably so: half an image must not bear a plain number.
       fs.renameSync(join(home, name), join(home, `${generation}.removed`));
@@ -51,12 +53,15 @@ export async function collectGarbage(
   }
   if (removed.length > 0) syncDirectory(home);
   for (const path of litter) await rm(path, { recursive: true, force: true });
-  const life = entries.findLast(({ kind }) => kind === 'life');
-  const oldest = committed.find(({ generation }) => fs.existsSync(join(home, String(generation))));
-  pruneLedger(home, Math.min(life?.number ?? 0, oldest?.number ?? 0));
+  compactLedger(home);
   sweepDrafts(home);
   return removed;
 }
+
+/** Whether an image was begun to be restored and never was: somebody else may succeed with it. */
+const isDoubtful = (entries: readonly Entry[], generation: number): boolean =>
+  entries.some((entry) => entry.kind === 'attempt' && entry.generation === generation) &&
+  !entries.some((entry) => entry.kind === 'restored' && entry.generation === generation);
 
 /**
  * Notes how a container's life ended, and removes what a job without images leaves. Fails nothing, and waits for no file
@@ -65,21 +70,29 @@ export async function collectGarbage(
 export async function giveUpLife(
   host: Host,
   container: ContainerIdentity,
-  epoch: number,
+  life: Claim,
   how: Ending,
 ): Promise<void> {
-  if (await closeLife(host, container, epoch, how)) forgetJob(host, container);
+  if (await closeLife(host, container, life, how)) forgetJob(host, container, life);
 }
 
 /**
- * Removes the directory of a key that has a ledger and no image: a job that was never checkpointed leaves nothing.
- * Failing to, or somebody else who takes the job up meanwhile, fails nothing.
+ * Removes the directory of a key that has a ledger and no image, if the life that has ended is the latest one: a job that
+ * was never checkpointed leaves nothing. Failing to, or somebody else who takes the job up meanwhile, fails nothing.
  */
-export function forgetJob(host: Host, container: ContainerIdentity): void {
+export function forgetJob(host: Host, container: ContainerIdentity, { epoch, claim }: Claim): void {
   const home = keyDirectory(container);
   try {
+    const ledger = readLedger(home);
+    const latest = latestLife(ledger);
+    // A successor's ledger is none of a dead predecessor's business.
+    // An empty one was begun to be removed.
+    if (ledger.last > 0) {
+      if (latest?.number !== epoch || !hasEnded(ledger, latest)) return;
+      if (claim !== undefined && latest.claimant.claim !== claim) return;
+    }
     if (fs.readdirSync(home).some((name) => name !== 'ledger')) return;
-    removeLedger(home);
+    removeLedger(home, ledger);
     fs.rmdirSync(home);
   } catch (error) {
     host.log.debug({ reason: reasonOf(error) }, 'the key directory stays');

@@ -12,6 +12,9 @@ const isOwnName = /^tardis-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 const wayTo = ({ root, id }: ContainerIdentity): string => join(ownName(bootId()), root, id);
 
+/** What Tardis has on the host's disk of containers of this boot. */
+export const scratchHome = ({ config }: Host): string => join(config.scratchDir, ownName(bootId()));
+
 /** A container's own directory on the host's disk, for CRIU's pages on their way into a compressed image or out of it. */
 const scratchOf = ({ config }: Host, container: ContainerIdentity): string =>
   join(config.scratchDir, wayTo(container));

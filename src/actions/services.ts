@@ -15,7 +15,7 @@ import { takeUp } from './find-images.ts';
 import { demandFrozen, freezeForDump, thawContainer } from './freeze-container.ts';
 import { namingFullDisk } from './full-disk.ts';
 import type { Host } from './host.ts';
-import { closeLife, noteAttempt, noteRestored } from './lives.ts';
+import { closeLife, noteAttempt, noteFailed, noteRestored } from './lives.ts';
 import { pauseContainer } from './pause-container.ts';
 import { releaseHeld } from './release-held.ts';
 import { dropRollback, rollBackRootfs, saveRollback } from './rollback.ts';
@@ -148,7 +148,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
             await (await import('./end-job.ts')).endJob(watched(), container, call);
             await watch?.end();
             await (await import('./commit-image.ts')).tidyAfter(host, step);
-            await closeLife(host, container, image.epoch, 'checkpointed');
+            await closeLife(host, container, image, 'checkpointed');
           }),
           undo: service('undo', async (input) => {
             dumpSlot?.release();
@@ -168,7 +168,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
               (await import('./judge-image.ts')).judgeImage(host, input),
             );
           }),
-          saveRollback: bounded('saveRollback', ({ container }) => saveRollback(container)),
+          saveRollback: bounded('saveRollback', ({ container }) => saveRollback(host, container)),
           applyRootfs: bounded('applyRootfs', async ({ container, image }) =>
             (await import('./rootfs-reset.ts')).resetRootfs(
               readContainerConfig(container.bundle).rootfs,
@@ -178,7 +178,14 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           restoreMemory: bounded('restoreMemory', async (input) => {
             await noteAttempt(host, input);
             const { restoreMemory } = await import('./restore-memory.ts');
-            await restoreMemory(holding(restoreSlot), input).finally(restoreSlot?.release);
+            try {
+              await restoreMemory(holding(restoreSlot), input);
+            } catch (error) {
+              await noteFailed(host, input);
+              throw error;
+            } finally {
+              restoreSlot?.release();
+            }
           }),
           hold: bounded('hold', async (input) => {
             await (await import('./hold-restored.ts')).holdRestored(watched(), input);
@@ -187,14 +194,14 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           }),
           dropRollback: service('dropRollback', async ({ container }) => {
             await watch?.end();
-            await dropRollback(container);
+            await dropRollback(host, container);
           }),
           removeLeftovers: service('removeLeftovers', async ({ container, call }) => {
             // What undoes has a time of its own, as any runc of Tardis's.
             await watch?.end();
             await (await import('./end-job.ts')).endJob(host, container, call);
           }),
-          resetRootfs: service('resetRootfs', ({ container }) => rollBackRootfs(container)),
+          resetRootfs: service('resetRootfs', ({ container }) => rollBackRootfs(host, container)),
           markImage: service('markImage', async ({ container, image, fallbacks, failure }) => {
             if (watch?.struck) await demandAnswer(host, container.imageRoot);
             const reason = failure?.message ?? 'unknown';

@@ -67,7 +67,7 @@ export async function carryOut(
     const neverWas = state === 'alive.failed' && beginnings.has(event.type);
     if (neverWas) {
       await removeLitter(container);
-      if (life && 'epoch' in life) await giveUpLife(host, container, life.epoch, 'killed');
+      if (life && 'epoch' in life) await giveUpLife(host, container, life, 'killed');
     }
     gone = state === 'deleted' || neverWas;
     return answer;
@@ -106,11 +106,11 @@ function lockFor(
  * @returns the answer to the caller where that fails.
  */
 async function rollPredecessorBack(host: Host, container: ContainerIdentity): Promise<Answer | undefined> {
-  if (!isRollbackPending(container)) return undefined;
+  if (!isRollbackPending(host, container)) return undefined;
   host.log.warn('an earlier restore in this bundle was not finished: its root file system is put back first');
   try {
-    await rollBackRootfs(container);
-    await dropRollback(container);
+    await rollBackRootfs(host, container);
+    await dropRollback(host, container);
     return undefined;
   } catch (error) {
     return { status: 1, message: `the root file system could not be put back: ${reasonOf(error)}` };

@@ -14,8 +14,8 @@ export interface Plan {
   readonly event: ContainerEvent;
   /** Only noted: the real runc then takes the process over, because it must not wait, or lasts as long as the job. */
   readonly handsOver: boolean;
-  /** Whether the caller asks the job to end, by a signal. */
-  readonly endsJob?: boolean;
+  /** The signal by which the caller asks the job to end, as the caller has it. */
+  readonly endsJobBy?: string;
 }
 
 /** runc's own default where root runs it (main.go); the shim always names another. */
@@ -69,7 +69,7 @@ export function planFor(command: RuncCommand, cwd: string, shim?: Shim): Plan | 
       return {
         ...plan,
         event: { type: 'KILL', call },
-        endsJob: endsJob(command.positionals[1]),
+        ...(endsJob(command.positionals[1]) ? { endsJobBy: command.positionals[1] ?? 'SIGTERM' } : {}),
         handsOver: true,
       };
     default:

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { isEnabled, readContainerConfig, settingsOf } from '../actions/container-config.ts';
@@ -10,6 +11,7 @@ import { Problem, reasonOf } from '../actions/problem.ts';
 import { programOf } from '../actions/processes.ts';
 import { isInside } from '../actions/real-path.ts';
 import { environmentToAdopt } from '../actions/restore-given.ts';
+import { commandOf } from '../actions/runc.ts';
 import { processStartTime } from '../actions/runc-state.ts';
 import { answers } from '../actions/share.ts';
 import { readState, stateFileOf } from '../actions/state-file.ts';
@@ -50,7 +52,7 @@ export async function main(argv: readonly string[]): Promise<void> {
   if (!found.ok) return passOn(found.reason);
   if (settings.broken !== undefined || !found.value) return passOn(settings.broken ?? '');
 
-  if (plan.endsJob) noteKill(found.value);
+  const takeBack = plan.endsJobBy === undefined ? undefined : noteKill(found.value, plan.endsJobBy);
   let answer: Answer;
   try {
     answer = await carryOut(
@@ -60,6 +62,7 @@ export async function main(argv: readonly string[]): Promise<void> {
       plan.handsOver ? 0 : host.config.lockTimeoutSeconds,
     );
   } catch (error) {
+    if (takeBack) killByRunc(launch, plan, takeBack);
     if (plan.handsOver) becomeRunc(launch, argvOf(plan));
     // Such as the `resume` that the shim sends after every checkpoint: runc has the word, and the words.
     if (isRefusal(error) && plan.event.type !== 'CHECKPOINT') {
@@ -71,10 +74,19 @@ export async function main(argv: readonly string[]): Promise<void> {
     answer = { status: 1, message: reasonOf(error) };
     host.log.warn({ reason: answer.message }, 'the checkpoint was refused');
   }
+  if (takeBack) killByRunc(launch, plan, takeBack);
   if (plan.handsOver)
     becomeRunc({ ...launch, env: await environmentFor(host, found.value, plan) }, argvOf(plan));
   speak(plan, answer);
   process.exit(answer.status);
+}
+
+/** Has runc send a signal; the note of it is taken back if runc cannot: what ends the job then is something else. */
+function killByRunc(launch: Launch, plan: Plan, takeBack: () => void): never {
+  const [file, args] = commandOf(launch, argvOf(plan));
+  const { status } = spawnSync(file, args, { stdio: 'inherit', env: launch.env });
+  if (status !== 0) takeBack();
+  process.exit(status === null || status >= 128 ? 1 : status);
 }
 
 /**

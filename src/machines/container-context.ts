@@ -16,9 +16,9 @@ export interface RuncStep {
   readonly call: RuncCall;
 }
 
-/** A `delete`, of a container that carries its job on in an epoch. */
+/** A `delete`, of a container that may carry its job on. */
 export interface DeleteStep extends RuncStep {
-  readonly epoch: number | undefined;
+  readonly life: Life | undefined;
 }
 
 /** A step in whose middle a wrapper died, as its state file tells it. */

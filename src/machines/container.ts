@@ -78,7 +78,8 @@ export const containerMachine = setup({
     keepImage: assign(({ event }) => {
       const output = outputOf<CheckpointOutput>(event);
       if (output.outcome === 'failed') return answerFailure(output.failure);
-      return { image: output.image, life: { epoch: output.image.epoch } };
+      const { epoch, claim } = output.image;
+      return { image: output.image, life: { epoch, ...(claim === undefined ? {} : { claim }) } };
     }),
     keepLife: assign(({ event }) => {
       const { life, images, failure } = outputOf<TakenUp>(event);
@@ -371,7 +372,7 @@ export const containerMachine = setup({
     deleting: {
       invoke: {
         src: 'delete',
-        input: ({ context }): DeleteStep => ({ ...runcInput({ context }), epoch: epochOf(context.life) }),
+        input: ({ context }): DeleteStep => ({ ...runcInput({ context }), life: context.life }),
         onDone: {
           target: 'deleted',
           actions: assign(({ event }) => ({ answer: { status: event.output } })),

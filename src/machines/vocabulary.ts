@@ -40,11 +40,20 @@ export interface ImagePlace {
  * A container's place in the life of its job: the epoch in which it carries the job on, or why it must not, because
  * another container does; or why its images could not be reached when it began, so that its first checkpoint decides.
  */
-export type Life = { readonly epoch: number } | { readonly refused: string } | { readonly unseen: string };
+export type Life =
+  | {
+      readonly epoch: number;
+      /** Which claim of that number: a ledger that was removed begins at one again. Absent in older state files. */
+      readonly claim?: string | undefined;
+    }
+  | { readonly refused: string }
+  | { readonly unseen: string };
 
 /** An image that is being made: by a container that carries the job on in this epoch. */
 export interface ImageInMaking extends ImagePlace {
   readonly epoch: number;
+  /** See {@link Life}. */
+  readonly claim?: string | undefined;
   /** Where CRIU dumps to, where that is not the image's own directory. */
   readonly dumpDirectory?: string | undefined;
 }

@@ -1,7 +1,7 @@
-import { readdirSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { tasksDumpedStopped, unlinkedFilesIn } from '../../src/actions/criu-image.ts';
+import { dropPendingSignals, tasksDumpedStopped, unlinkedFilesIn } from '../../src/actions/criu-image.ts';
 import { Problem } from '../../src/actions/problem.ts';
 import { criuImage, encode } from '../support/action-protobuf.ts';
 import { useScratch } from '../support/action-scratch.ts';
@@ -48,6 +48,51 @@ describe('tasksDumpedStopped', () => {
 
   it('should find none in an empty image', () => {
     expect(tasksDumpedStopped(image.path)).toEqual([]);
+  });
+});
+
+/** A `siginfo_t` of a signal, its si_code, and its sender. */
+function signalInfo(signal: number, code: number, sender: number): Buffer {
+  const info = Buffer.alloc(128);
+  info.writeInt32LE(signal, 0);
+  info.writeInt32LE(code, 8);
+  info.writeInt32LE(sender, 16);
+  return encode([1, info]);
+}
+const queue = (...infos: Buffer[]) => encode(...infos.map((info): [number, Buffer] => [1, info]));
+/** A core with signals that wait for the process, and for its thread. */
+const coreWith = (shared: Buffer, own: Buffer): Buffer =>
+  criuImage(
+    encode([1, 1], [3, encode([1, alive], [10, shared], [6, 'job'])], [5, encode([1, 7n], [9, own], [8, 1])]),
+  );
+
+describe('dropPendingSignals', () => {
+  const term = 15;
+  const isStop = (signal: number, sender: number) => signal === term && sender === 0;
+
+  it('drops what was sent from outside the container, and nothing else', () => {
+    const kept = [
+      signalInfo(term, 0, 9),
+      signalInfo(10, 0, 0),
+      signalInfo(term, -6, 0),
+      signalInfo(14, 128, 0),
+    ];
+    const stop = signalInfo(term, 0, 0);
+    write('core-1.img', coreWith(queue(stop, ...kept), queue(stop)));
+    write('core-7.img', coreWith(queue(...kept), queue()));
+    write('pages-1.img', stop);
+    const untouched = ['core-7.img', 'pages-1.img'].map((name) => readFileSync(image.at(name)));
+    expect(dropPendingSignals(image.path, isStop)).toBe(2);
+    expect(readFileSync(image.at('core-1.img'))).toEqual(coreWith(queue(...kept), queue()));
+    expect(['core-7.img', 'pages-1.img'].map((name) => readFileSync(image.at(name)))).toEqual(untouched);
+    expect(dropPendingSignals(image.path, isStop)).toBe(0);
+  });
+
+  it('refuses a core that is cut short, and leaves it as it is', () => {
+    const torn = coreWith(queue(signalInfo(term, 0, 0)), queue()).subarray(0, -3);
+    write('core-1.img', torn);
+    expect(orCode(() => dropPendingSignals(image.path, isStop))).toBe('criu-image');
+    expect(readFileSync(image.at('core-1.img'))).toEqual(torn);
   });
 });
 

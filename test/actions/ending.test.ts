@@ -1,6 +1,14 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { describe, expect, it } from 'vitest';
-import { endingOf, forgetHeld, forgetMarks, noteHeld, noteKill } from '../../src/actions/ending.ts';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import {
+  endingOf,
+  forgetHeld,
+  forgetMarks,
+  noteHeld,
+  noteKill,
+  sentSignals,
+  signalNumber,
+} from '../../src/actions/ending.ts';
 import { processStartTime } from '../../src/actions/runc-state.ts';
 import type { ContainerIdentity } from '../../src/machines/vocabulary.ts';
 import { useScratch } from '../support/action-scratch.ts';
@@ -42,11 +50,50 @@ describe('endingOf', () => {
   it('should be a kill where the job lives still, or runc was asked, until that is forgotten', () => {
     known(true);
     expect(endingOf(host(), container())).toBe('killed');
+    noteKill(container(), 'KILL');
     known(false);
-    noteKill(container());
     expect(endingOf(host(), container())).toBe('killed');
     forgetMarks(container());
     expect(endingOf(host(), container())).toBe('finished');
+  });
+
+  it('is by itself if the signal came after the end, or if runc could not send it', () => {
+    known(false);
+    noteKill(container(), 'SIGKILL');
+    expect(endingOf(host(), container())).toBe('finished');
+    known(true);
+    const takeBack = noteKill(container(), '15');
+    takeBack();
+    known(false);
+    expect(endingOf(host(), container())).toBe('finished');
+  });
+
+  it('is by itself if the job survived the signal, or ignores it', () => {
+    known(true);
+    const ignored = () => {};
+    process.on('SIGQUIT', ignored);
+    onTestFinished(() => void process.off('SIGQUIT', ignored));
+    noteKill(container(), 'QUIT');
+    known(false);
+    expect(endingOf(host(), container())).toBe('killed');
+    const [sent] = sentSignals(container());
+    const hoursAgo = { ...sent, at: Date.now() - 2 * 3_600_000 };
+    writeFileSync(scratch.at('bundle', 'tardis-killed'), `${JSON.stringify(hoursAgo)}\n`);
+    expect(endingOf(host(), container())).toBe('finished');
+    known(true);
+    // Node ignores it (node.cc, PlatformInit).
+    noteKill(container(), 'PIPE');
+    expect(sentSignals(container())).toHaveLength(1);
+  });
+
+  it.each([
+    ['9', 9],
+    ['KILL', 9],
+    ['sigterm', 15],
+    ['SIGQUIT', 3],
+    ['RTMIN+3', 0],
+  ])('signalNumber reads %s as %i', (word, number) => {
+    expect(signalNumber(word)).toBe(number);
   });
 
   it('should be no end by itself of a restored job that was gone before its start', () => {

@@ -4,6 +4,8 @@ import { describe, expect, it } from 'vitest';
 import type { ResumeAfter } from '../../src/actions/container-config.ts';
 import { imagesFor } from '../../src/actions/find-images.ts';
 import { type NewEntry, noteEntry } from '../../src/actions/ledger.ts';
+import { thisHost } from '../../src/actions/lives.ts';
+import { hostWith } from '../support/action-host.ts';
 import { useScratch } from '../support/action-scratch.ts';
 
 const scratch = useScratch();
@@ -16,6 +18,8 @@ const entries: Record<string, (generation: number) => NewEntry> = {
   image: (generation) => ({ kind: 'image', epoch: 1, generation }),
   attempt: (generation) => ({ kind: 'attempt', epoch: 1, generation }),
   restored: (generation) => ({ kind: 'restored', epoch: 1, generation }),
+  broken: (generation) => ({ kind: 'failed', epoch: 1, generation, host: thisHost(hostWith()) }),
+  elsewhere: (generation) => ({ kind: 'failed', epoch: 1, generation, host: 'another' }),
   checkpointed: () => ({ kind: 'end', epoch: 1, how: 'checkpointed' }),
   killed: () => ({ kind: 'end', epoch: 1, how: 'killed' }),
   failed: () => ({ kind: 'end', epoch: 1, how: 'failed' }),
@@ -33,7 +37,7 @@ function ledger(words: string): void {
 }
 
 const found = (after: ResumeAfter = 'preempted') => {
-  const { images, failure } = imagesFor(job(), after, 2);
+  const { images, failure } = imagesFor(hostWith(), job(), after);
   return { generations: images.map(({ generation }) => generation), code: failure?.code };
 };
 
@@ -52,13 +56,17 @@ describe('imagesFor', () => {
   });
 
   it.each([
-    ['life image 1 attempt 1 attempt 1', []],
-    ['life image 1 image 2 attempt 2 life attempt 2 life', [1]],
-    ['life image 1 image 2 attempt 2 attempt 2 attempt 1 attempt 1', []],
-  ])('should leave out an image that failed twice: %s', (words, generations) => {
-    ledger(words);
-    expect(found()).toEqual({ generations, code: 'image-attempts' });
-  });
+    ['life image 1 broken 1 broken 1', []],
+    ['life image 1 image 2 attempt 2 broken 2 life attempt 2 broken 2 life', [1]],
+    ['life image 1 image 2 broken 2 broken 2 broken 1 broken 1', []],
+    [`life image 1 image 2 ${'attempt 2 life '.repeat(10)}`, [1]],
+  ])(
+    'leaves out an image that CRIU could not restore here twice, or whose restores were cut short ten times: %s',
+    (words, generations) => {
+      ledger(words);
+      expect(found()).toEqual({ generations, code: 'image-attempts' });
+    },
+  );
 
   it.each([
     ['finished', 'preempted', []],
@@ -73,6 +81,34 @@ describe('imagesFor', () => {
       generations: [...generations],
       code: generations.length === 0 ? 'job-ended' : undefined,
     });
+  });
+
+  it.each([
+    ['on other hosts', 'life image 1 elsewhere 1 elsewhere 1 elsewhere 1'],
+    ['because the engine lost patience, less than ten times', `life image 1 ${'attempt 1 life '.repeat(9)}`],
+    [
+      'before it succeeded',
+      `life image 1 ${'attempt 1 life '.repeat(9)} attempt 1 restored 1 life attempt 1`,
+    ],
+  ])('keeps an image whose restores failed %s', (_, words) => {
+    ledger(words);
+    expect(found()).toEqual({ generations: [1], code: undefined });
+  });
+
+  it('bars the images that a life has continued or committed when it ends by itself, and no others', () => {
+    ledger('life image 1 image 2 killed');
+    const strange = { kind: 'life', claimant } as const;
+    noteEntry(home(), strange);
+    noteEntry(home(), { kind: 'end', epoch: 5, how: 'finished' });
+    expect(found().generations).toEqual([2, 1]);
+    noteEntry(home(), strange);
+    noteEntry(home(), { kind: 'restored', epoch: 7, generation: 1 });
+    noteEntry(home(), { kind: 'end', epoch: 7, how: 'finished' });
+    expect(found().generations).toEqual([2]);
+    noteEntry(home(), strange);
+    noteEntry(home(), { kind: 'restored', epoch: 10, generation: 2 });
+    noteEntry(home(), { kind: 'end', epoch: 10, how: 'finished' });
+    expect(found()).toEqual({ generations: [], code: 'job-ended' });
   });
 
   it('should find what was made since the job last ended by itself', () => {

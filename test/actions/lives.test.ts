@@ -52,7 +52,7 @@ function age(number: number, seconds: number): void {
 
 describe('claimLife', () => {
   it('should give the first container of a job its first epoch, for root alone to see', () => {
-    expect(claimLife(hostNamed('a'), container())).toEqual({ epoch: 1 });
+    expect(claimLife(hostNamed('a'), container())).toMatchObject({ epoch: 1 });
     expect(readdirSync(join(home(), 'ledger'))).toEqual(['1']);
   });
 
@@ -63,7 +63,7 @@ describe('claimLife', () => {
       refused: expect.stringMatching(/^container other on this host carries the job on, in epoch 1/),
     });
     rmSync(scratch.at('runc', 'other'), { recursive: true });
-    expect(claimLife(hostNamed('a'), container())).toEqual({ epoch: 2 });
+    expect(claimLife(hostNamed('a'), container())).toMatchObject({ epoch: 2 });
   });
 
   it('should give way to a wrapper on this host that is making its container still', () => {
@@ -75,7 +75,7 @@ describe('claimLife', () => {
   it('should take a container for itself that has claimed its life before', () => {
     claimed('a', 'job');
     alive('job');
-    expect(claimLife(hostNamed('a'), container())).toEqual({ epoch: 1 });
+    expect(claimLife(hostNamed('a'), container())).toMatchObject({ epoch: 1 });
   });
 
   it('should give way to another host for a while, and then take it for lost', () => {
@@ -85,35 +85,37 @@ describe('claimLife', () => {
     age(other, 59);
     expect(claimLife(hostNamed('a'), container())).toHaveProperty('refused');
     age(other, 61);
-    expect(claimLife(hostNamed('a'), container())).toEqual({ epoch: 2 });
+    expect(claimLife(hostNamed('a'), container())).toMatchObject({ epoch: 2 });
   });
 
   it('should not wait for another host whose life has ended', () => {
     const epoch = claimLife(hostNamed('b'), container('other'));
-    expect(epoch).toEqual({ epoch: 1 });
-    endLife(container('other'), 1, 'killed');
-    endLife(container('other'), 1, 'finished');
+    expect(epoch).toMatchObject({ epoch: 1 });
+    endLife(container('other'), { epoch: 1 }, 'killed');
+    endLife(container('other'), { epoch: 1 }, 'finished');
     expect(readLedger(home()).entries.map(({ kind }) => kind)).toEqual(['life', 'end']);
-    expect(claimLife(hostNamed('a'), container())).toEqual({ epoch: 3 });
+    expect(claimLife(hostNamed('a'), container())).toMatchObject({ epoch: 3 });
   });
 });
 
 describe('checkLife', () => {
   it('should let the container pass that holds the job, and no other', async () => {
     claimLife(hostNamed('a'), container());
-    expect(checkLife(container(), 1).last).toBe(1);
+    expect(checkLife(container(), { epoch: 1 }).last).toBe(1);
     claimLife(hostNamed('b', 0), container('other'));
-    const { code, message } = await problemOf(() => checkLife(container(), 1));
+    const { code, message } = await problemOf(() => checkLife(container(), { epoch: 1 }));
     expect(code).toBe('life-superseded');
     expect(message).toContain('epoch 1, but container other on host b took the job up in epoch 2');
-    expect(checkLife(container('other'), 2).last).toBe(2);
+    expect(checkLife(container('other'), { epoch: 2 }).last).toBe(2);
   });
 
   it('should not take another container of the same epoch for this one', async () => {
     claimLife(hostNamed('a'), container('other'));
-    expect((await problemOf(() => checkLife(container(), 1))).code).toBe('life-superseded');
+    expect((await problemOf(() => checkLife(container(), { epoch: 1 }))).code).toBe('life-superseded');
     rmSync(home(), { recursive: true });
-    expect((await problemOf(() => checkLife(container(), 1))).message).toContain('ledger of its key is gone');
+    expect((await problemOf(() => checkLife(container(), { epoch: 1 }))).message).toContain(
+      'ledger of its key is gone',
+    );
   });
 });
 
@@ -152,7 +154,7 @@ describe('fifty creates of one job on two hosts', () => {
       for (const { child } of claimants) child.stdin.write(`round-${round}\n`);
       const answers = await Promise.all(claimants.map(({ answer }) => answer()));
       const winners = answers.filter((answer) => 'epoch' in answer);
-      expect(winners).toEqual([{ epoch: 1 }]);
+      expect(winners).toEqual([{ epoch: 1, claim: expect.any(String) }]);
       expect(answers.filter((answer) => 'refused' in answer)).toHaveLength(49);
       expect(readdirSync(join(imageRoot, `round-${round}`, 'ledger'))).toEqual(['1']);
     }

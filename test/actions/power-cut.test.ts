@@ -5,6 +5,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { imagesFor } from '../../src/actions/find-images.ts';
 import { findCurrentImage } from '../../src/actions/image-store.ts';
 import { validateImage } from '../../src/actions/validate-image.ts';
+import { hostWith } from '../support/action-host.ts';
 import { target } from '../support/action-image.ts';
 import { useScratch } from '../support/action-scratch.ts';
 import { fixturesDir } from '../support/paths.ts';
@@ -55,7 +56,7 @@ describe('a power cut at any step of three checkpoints', () => {
         mkdirSync(imageRoot);
         disk.leave(imageRoot, after, losing(after));
         const job = { imageRoot, key: target.key };
-        const { images } = imagesFor(job, 'preempted', 2);
+        const { images } = imagesFor(hostWith(), job, 'preempted');
         for (const { directory } of images) await validateImage(directory, target);
         const current = findCurrentImage(job);
         if (current) await validateImage(current.directory, target);

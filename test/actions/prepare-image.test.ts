@@ -11,6 +11,7 @@ import {
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { noteEntry } from '../../src/actions/ledger.ts';
+import { thisHost } from '../../src/actions/lives.ts';
 import { markImage } from '../../src/actions/mark-image.ts';
 import { prepareImage } from '../../src/actions/prepare-image.ts';
 import { hostWith } from '../support/action-host.ts';
@@ -126,7 +127,7 @@ describe('prepareImage for a container that could not see the images when it beg
   });
 
   it.each([
-    ['has failed too often', { kind: 'attempt', epoch: 1, generation: 4 }],
+    ['has failed too often', { kind: 'failed', epoch: 1, generation: 4, host: thisHost(host()) }],
     ['is of a job that has ended by itself since', { kind: 'end', epoch: 1, how: 'finished' }],
   ] as const)('takes the job up if its only image %s', (_, entry) => {
     made(4);

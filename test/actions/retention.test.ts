@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readdirSync, utimesSync, writeFileSync } from 'n
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { noteEntry, readLedger } from '../../src/actions/ledger.ts';
-import { claimLife } from '../../src/actions/lives.ts';
+import { claimLife, endLife } from '../../src/actions/lives.ts';
 import { collectGarbage, forgetJob } from '../../src/actions/retention.ts';
 import type { ContainerIdentity } from '../../src/machines/vocabulary.ts';
 import { hostWith } from '../support/action-host.ts';
@@ -85,28 +85,44 @@ describe('collectGarbage', () => {
 describe('forgetJob', () => {
   it('should remove the directory of a job without images, and of no other', () => {
     made();
-    forgetJob(hostWith(), job());
+    endLife(job(), { epoch: 1 }, 'killed');
+    forgetJob(hostWith(), job(), { epoch: 1 });
     expect(existsSync(home())).toBe(false);
     made(1);
-    forgetJob(hostWith(), job());
+    endLife(job(), { epoch: 1 }, 'killed');
+    forgetJob(hostWith(), job(), { epoch: 1 });
     expect(readdirSync(home()).sort()).toEqual(['1', 'ledger']);
-    expect(readLedger(home()).last).toBe(2);
+    expect(readLedger(home()).last).toBe(3);
   });
 
   it("should remove a dead wrapper's draft, and leave one that may be about to be linked", () => {
     made();
+    endLife(job(), { epoch: 1 }, 'killed');
     const draft = join(home(), 'ledger', 'draft.1.abc');
     writeFileSync(draft, '{}');
-    forgetJob(hostWith(), job());
+    forgetJob(hostWith(), job(), { epoch: 1 });
     expect(existsSync(draft)).toBe(true);
     const hourAgo = Date.now() / 1000 - 3600;
     utimesSync(draft, hourAgo, hourAgo);
-    forgetJob(hostWith(), job());
+    forgetJob(hostWith(), job(), { epoch: 1 });
     expect(existsSync(home())).toBe(false);
   });
 
+  it('leaves the ledger alone that a successor has begun, or that its own life has not ended', () => {
+    made();
+    forgetJob(hostWith(), job(), { epoch: 1 });
+    expect(readLedger(home()).last).toBe(1);
+    noteEntry(home(), {
+      kind: 'life',
+      claimant: { host: 'b', root: '/r', id: 'next', wrapper: { pid: 1, startTime: 1 } },
+    });
+    noteEntry(home(), { kind: 'end', epoch: 1, how: 'killed' });
+    forgetJob(hostWith(), job(), { epoch: 1 });
+    expect(readLedger(home()).entries.map(({ kind }) => kind)).toEqual(['life', 'life', 'end']);
+  });
+
   it('should do nothing where there is nothing', () => {
-    forgetJob(hostWith(), job());
+    forgetJob(hostWith(), job(), { epoch: 1 });
     expect(existsSync(home())).toBe(false);
   });
 });

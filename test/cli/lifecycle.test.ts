@@ -189,7 +189,7 @@ describe('a lifecycle command', () => {
     const file = join(fake.container.bundle, 'rootfs', 'file');
     writeFileSync(file, "the image's own");
     await ask('CREATE');
-    await saveRollback(fake.container);
+    await saveRollback(fake.host, fake.container);
     fake.interrupt({ alive: 'restoring' });
     writeFileSync(file, "the checkpointed job's");
     expect(await ask('CREATE')).toEqual(ok);

@@ -194,7 +194,7 @@ describe('a signal', () => {
     'kill job sigint',
     'kill job 37',
   ])('should count as asking the job to end: %s', (line) => {
-    expect(planned(line).endsJob).toBe(true);
+    expect(planned(line).endsJobBy).toBeDefined();
   });
 
   it.each([
@@ -205,7 +205,7 @@ describe('a signal', () => {
     'kill job 0',
     'kill job SIGSTOP',
   ])('should not count as that: %s', (line) => {
-    expect(planned(line).endsJob).toBe(false);
+    expect(planned(line).endsJobBy).toBeUndefined();
   });
 });
 

@@ -28,6 +28,7 @@ import { imageNames } from '../support/image-names.ts';
 import { busyboxImage } from '../support/images.ts';
 import { enabled, ticksOf } from '../support/jobs.ts';
 import { requireRealStack } from '../support/requires.ts';
+import { rollbacksIn } from '../support/rollbacks.ts';
 import { rootfsListing } from '../support/rootfs-digest.ts';
 import { type Stack, startStack } from '../support/stack.ts';
 import { mountsUnder } from '../support/sweep.ts';
@@ -258,7 +259,7 @@ describe.skipIf(requireRealStack().skip)('a restore that fails', () => {
         'alive.restoring/rollingBack.removingLeftovers',
       ]),
     );
-    expect(existsSync(join(container.bundle, 'tardis-rollback'))).toBe(false);
+    expect(rollbacksIn(join(stack.dir, 'scratch'))).toEqual([]);
     expect(readdirSync(container.runcRoot)).toEqual(['criu-fails']);
     expect(mountsUnder(stack.dir)).toEqual(held.mounts);
 

@@ -175,7 +175,9 @@ describe.skipIf(requireRealStack().skip)('the lives of a job, on two hosts with 
     expect(start).toBeGreaterThan(2);
     expect(start).toBeLessThanOrEqual(kept + 2);
     expect(logged(here, 'attempts-3')).toEqual([
-      expect.stringMatching(/^generation 2 of attempts could not be restored 2 times.*generation 1 is/),
+      expect.stringMatching(
+        /^generation 2 of attempts could not be restored on this host 2 times.*generation 1 is/,
+      ),
     ]);
     await third.remove();
   });

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { indexEntryOf } from '../../src/actions/container-index.ts';
@@ -7,6 +8,7 @@ import { validateImage } from '../../src/actions/validate-image.ts';
 import type { Call, DirectRunc } from './direct-runc.ts';
 import { counting, ticksOf } from './jobs.ts';
 import { fixturesDir } from './paths.ts';
+import { rollbacksIn } from './rollbacks.ts';
 import type { Ran } from './run.ts';
 import type { Stack } from './stack.ts';
 import { mountsUnder } from './sweep.ts';
@@ -39,7 +41,11 @@ export class CrashJob {
     stack: Stack,
     runc: DirectRunc,
     id: string,
-    { imagesOf = id, more = {} }: { imagesOf?: string; more?: Record<string, string> } = {},
+    {
+      imagesOf = id,
+      more = {},
+      args = counting,
+    }: { imagesOf?: string; more?: Record<string, string>; args?: string[] } = {},
   ): Promise<CrashJob> {
     const imageRoot = join(stack.dir, 'roots', imagesOf);
     mkdirSync(imageRoot, { recursive: true });
@@ -49,7 +55,7 @@ export class CrashJob {
       TARDIS_CHECKPOINT_HOST_PATH: imageRoot,
       ...more,
     };
-    const bundle = await runc.bundle(id, { args: counting, env });
+    const bundle = await runc.bundle(id, { args, env });
     return new CrashJob(stack, runc, id, bundle, imageRoot);
   }
 
@@ -180,6 +186,12 @@ export class CrashJob {
     return [...strayImages.map((name) => `image ${name}`), ...drafts, ...scratch];
   }
 
+  /** What was saved of its root file system, and neither used nor dropped. */
+  rollbacks(): string[] {
+    const name = createHash('sha256').update(this.bundle).digest('hex').slice(0, 16);
+    return rollbacksIn(join(this.#stack.dir, 'scratch')).filter((found) => found === name);
+  }
+
   /** What is left of a container that has been deleted. */
   async leftovers(): Promise<string[]> {
     const { runDir, namespace } = this.#stack;
@@ -193,6 +205,7 @@ export class CrashJob {
     const own = ['config.json', 'rootfs', 'tardis.json'];
     return [
       ...(await this.litter()),
+      ...this.rollbacks(),
       ...places.filter((place) => existsSync(place)),
       ...namesIn(this.bundle).filter((name) => !own.includes(name)),
       ...mountsUnder(this.bundle),
