@@ -42,9 +42,30 @@ export async function compressDump(
   for (const name of fs.readdirSync(dump).sort()) {
     if (isPages(name))
       made[name] = await compressFile(join(dump, name), join(into, name + compressedSuffix), level);
-    else fs.copyFileSync(join(dump, name), join(into, name));
   }
+  await copyFiles(
+    dump,
+    fs.readdirSync(dump).filter((name) => !isPages(name)),
+    into,
+  );
   return made;
+}
+
+/**
+ * Copies files by a program: what waits for a slow file server is then a process, which can be seen to get on and can be
+ * killed.
+ *
+ * @throws Problem `image-copy`
+ */
+async function copyFiles(from: string, names: readonly string[], into: string): Promise<void> {
+  if (names.length === 0) return;
+  const { execa } = await import('execa');
+  const { exitCode, stderr } = await execa('cp', ['--target-directory', into, '--', ...names], {
+    cwd: from,
+    stdin: 'ignore',
+    reject: false,
+  });
+  if (exitCode !== 0) throw new Problem('image-copy', `cannot copy CRIU's files to ${into}: ${stderr}`);
 }
 
 async function compressFile(from: string, to: string, level: number): Promise<Compressed> {
@@ -77,9 +98,8 @@ export async function expandDump(
   compressed: Readonly<Record<string, Compressed>>,
 ): Promise<void> {
   const held = new Set(Object.keys(compressed).map((name) => name + compressedSuffix));
-  for (const name of fs.readdirSync(image)) {
-    if (!held.has(name)) fs.copyFileSync(join(image, name), join(into, name));
-  }
+  const others = fs.readdirSync(image).filter((name) => !held.has(name));
+  await copyFiles(image, others, into);
   for (const [name, content] of Object.entries(compressed))
     await expandFile(join(image, name + compressedSuffix), join(into, name), content);
 }

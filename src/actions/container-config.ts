@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { HostConfig } from './host-config.ts';
 import { Problem, reasonOf } from './problem.ts';
-import { isInside, realPathOf } from './real-path.ts';
+import { isInside, nearestFirst, realPathOf } from './real-path.ts';
 import * as z from './schema.ts';
 
 /**
@@ -177,7 +177,9 @@ export function settingsOf(
   const isAllowed = host.allowedRoots.some((root) => isInside(root, imageRoot));
   // A symlink inside a root may lead out of it. Whoever reaches the directory looks again before it is used.
   const real = isAllowed && isReachable ? realPathOf(imageRoot) : imageRoot;
-  const isThere = !isReachable || host.allowedRoots.some((root) => isInside(realPathOf(root), real));
+  const isThere =
+    !isReachable ||
+    nearestFirst(host.allowedRoots, imageRoot).some((root) => isInside(realPathOf(root), real));
   if (!hostPath.startsWith('/') || !isAllowed || !isThere) {
     const found = JSON.stringify(hostPath) + (real === imageRoot ? '' : ` (really ${real})`);
     throw new Problem(

@@ -10,7 +10,10 @@ export const indexEntryOf = (runDir: string, root: string, id: string): string =
   join(runDir, 'containers', root, id);
 
 /** Makes the container known to the launcher; an entry of an earlier container of that id is replaced. */
-export function enterIndex(runDir: string, container: ContainerIdentity): void {
+export function enterIndex(
+  runDir: string,
+  container: Pick<ContainerIdentity, 'root' | 'id' | 'bundle'>,
+): void {
   const entry = indexEntryOf(runDir, container.root, container.id);
   fs.mkdirSync(join(entry, '..'), { recursive: true, mode: 0o700 });
   // Beside the index, not in it: a draft that a killed wrapper leaves must not look like a container.

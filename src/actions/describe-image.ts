@@ -62,13 +62,15 @@ async function copyDump(from: string, to: string): Promise<void> {
 const movedTo = (directory: string, known: KnownDigests = new Map()): KnownDigests =>
   new Map([...known].map(([path, digests]) => [join(directory, basename(path)), digests]));
 
+/** SIGINT, SIGQUIT, SIGTERM (signal(7)): systemd sends them itself, past runc, when a host goes down. */
+const stopSignals = [2, 3, 15];
+
 /**
  * A signal that was to stop the job, and that came while it was frozen for this checkpoint, belongs to this life: the next
  * one would die of it before its first instruction. Others that wait (of the job's own, or of a timer) stay.
  */
 function dropStopSignals({ log }: Host, container: ContainerIdentity, dump: string): void {
-  const sent = new Set(sentSignals(container).map(({ signal }) => signal));
-  if (sent.size === 0) return;
+  const sent = new Set([...stopSignals, ...sentSignals(container).map(({ signal }) => signal)]);
   const dropped = dropPendingSignals(dump, (signal, sender) => sender === 0 && sent.has(signal));
   if (dropped > 0)
     log.info({ signals: [...sent], dropped }, 'left signals out that were to stop the job that was dumped');

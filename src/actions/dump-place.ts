@@ -4,9 +4,9 @@ import type { CheckpointStep } from '../machines/checkpoint.ts';
 import { compressionLevelOf, readContainerConfig } from './container-config.ts';
 import type { Host } from './host.ts';
 import { dumpIn } from './image-store.ts';
-import { Problem } from './problem.ts';
+import { reasonOf } from './problem.ts';
 import { readRuncRecord, usedMemory } from './runc-state.ts';
-import { prepareScratch, scratchDumpOf } from './scratch.ts';
+import { freshScratch, prepareScratch, scratchDumpOf } from './scratch.ts';
 
 /** zstd's level for a container's memory; 0 for none. */
 export function levelFor({ config }: Host, { container }: Pick<CheckpointStep, 'container'>): number {
@@ -21,8 +21,7 @@ export function levelFor({ config }: Host, { container }: Pick<CheckpointStep, '
  * parted from them: they would be held until the server is back, and no freezer lets them go. So a dump never waits for
  * one, unless the host's disk has no room for it.
  *
- * @throws Problem `image-owner`, `image-mode`; `scratch-full` where the memory is to be compressed; the file system's own
- * error.
+ * @throws where the memory is to be compressed: Problem `image-owner`, `image-mode`; the file system's own error.
  */
 export function chooseDumpDirectory(host: Host, container: CheckpointStep['container']): string | undefined {
   if (levelFor(host, { container }) > 0) {
@@ -32,10 +31,10 @@ export function chooseDumpDirectory(host: Host, container: CheckpointStep['conta
   if (deviceOf(host.config.scratchDir) === deviceOf(container.imageRoot)) return undefined;
   try {
     prepareScratch(host, container, usedMemory(readRuncRecord(container)));
+    freshScratch(host, container);
   } catch (error) {
-    if (!(error instanceof Problem) || error.code !== 'scratch-full') throw error;
     host.log.warn(
-      `${error.message}; CRIU dumps into the image itself, and a file server that hangs keeps the job frozen`,
+      `${reasonOf(error)}; CRIU dumps into the image itself, and a file server that hangs keeps the job frozen`,
     );
     return undefined;
   }

@@ -3,7 +3,7 @@ import { join, relative, resolve } from 'node:path';
 import type { ContainerIdentity, ImagePlace } from '../machines/vocabulary.ts';
 import type { HostConfig } from './host-config.ts';
 import { Problem } from './problem.ts';
-import { isInside, realPathOf } from './real-path.ts';
+import { isInside, nearestFirst, realPathOf } from './real-path.ts';
 
 type Roots = Pick<HostConfig, 'checkpointRoot' | 'allowedRoots'>;
 type Place = Pick<ContainerIdentity, 'imageRoot' | 'key'>;
@@ -26,7 +26,8 @@ export function refuseUnsafePlace(roots: Roots, { imageRoot, key }: Place): void
   const isConfigured = resolve(imageRoot) === resolve(roots.checkpointRoot);
   const allowed = isConfigured ? [roots.checkpointRoot] : roots.allowedRoots;
   const real = realPathOf(imageRoot);
-  const realRoot = allowed.map(realPathOf).find((root) => isInside(root, real));
+  const inside = nearestFirst(allowed, imageRoot).find((root) => isInside(realPathOf(root), real));
+  const realRoot = inside === undefined ? undefined : realPathOf(inside);
   if (realRoot === undefined) {
     throw new Problem(
       'image-place',

@@ -29,3 +29,12 @@ function linkTarget(path: string): string | undefined {
 /** Whether a path is a directory or below it, by their names alone. */
 export const isInside = (directory: string, path: string): boolean =>
   !/^\.\.(\/|$)/.test(relative(resolve(directory), resolve(path)));
+
+/**
+ * Directories, those first that a path is in by its name: the others are looked at only if need be, for one of them may be on a
+ * file server that does not answer.
+ */
+export const nearestFirst = (directories: readonly string[], path: string): string[] => [
+  ...directories.filter((directory) => isInside(directory, path)),
+  ...directories.filter((directory) => !isInside(directory, path)),
+];

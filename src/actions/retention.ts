@@ -92,7 +92,7 @@ export function forgetJob(host: Host, container: ContainerIdentity, { epoch, cla
       if (claim !== undefined && latest.claimant.claim !== claim) return;
     }
     if (fs.readdirSync(home).some((name) => name !== 'ledger')) return;
-    removeLedger(home, ledger);
+    if (fs.existsSync(join(home, 'ledger'))) removeLedger(home, ledger);
     fs.rmdirSync(home);
   } catch (error) {
     host.log.debug({ reason: reasonOf(error) }, 'the key directory stays');

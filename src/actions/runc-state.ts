@@ -17,6 +17,7 @@ const recordSchema = z.object({
   init_process_start: z.number(),
   /** By controller on cgroup v1; under the empty name on v2. */
   cgroup_paths: z.record(z.string(), z.string()),
+  config: z.optional(z.object({ labels: z.nullish(z.array(z.string())) })),
 });
 
 export interface RuncRecord {
@@ -28,6 +29,8 @@ export interface RuncRecord {
   readonly freezer: { readonly version: 1 | 2; readonly directory: string } | undefined;
   /** The directory in which the memory controller counts what its limit has killed. */
   readonly memory: string | undefined;
+  /** Where its config.json is; undefined where the record does not say. */
+  readonly bundle?: string | undefined;
 }
 
 /** Reads runc's record of a container; undefined where runc has none (or none that can be understood). */
@@ -38,6 +41,7 @@ export function readRuncRecord(container: Pick<ContainerIdentity, 'root' | 'id'>
       init_process_pid: pid,
       init_process_start: startTime,
       cgroup_paths: paths,
+      config,
     } = recordSchema.parse(JSON.parse(text));
     const v1 = paths.freezer;
     const v2 = paths[''];
@@ -46,7 +50,8 @@ export function readRuncRecord(container: Pick<ContainerIdentity, 'root' | 'id'>
       : v2
         ? ({ version: 2, directory: v2 } as const)
         : undefined;
-    return { pid, startTime, freezer, memory: paths.memory ?? v2 };
+    const bundle = config?.labels?.find((label) => label.startsWith('bundle='))?.slice('bundle='.length);
+    return { pid, startTime, freezer, memory: paths.memory ?? v2, ...(bundle ? { bundle } : {}) };
   } catch {
     return undefined;
   }

@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import { fromPromise } from 'xstate';
 import { type CheckpointStep, checkpointMachine } from '../machines/checkpoint.ts';
 import { containerMachine } from '../machines/container.ts';
@@ -106,6 +107,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
             if (step.pausedForCheckpoint) thawContainer(step.container);
             dumpSlot = await takeSlot(host, 'dumps');
             await demandAnswer(host, step.container.imageRoot);
+            await demandAnswer(host, dirname(step.request.imagePath));
             return (await import('./prepare-image.ts')).prepareImage(host, step);
           }),
           freeze: service('freeze', async (step) => {

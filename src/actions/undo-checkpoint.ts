@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { CheckpointInput } from '../machines/checkpoint.ts';
 import type { ImageInMaking } from '../machines/vocabulary.ts';
 import { stopTasksAgain } from './dump-memory.ts';
@@ -39,7 +39,9 @@ export async function undoCheckpoint(
   if (!image) dropEmptyPartials(container);
   if (!image || isCommitted(container, image)) return;
   // A commit that broke off may have given the image its name already.
-  for (const directory of [partialOf(image), image.directory]) takeBack(request.imagePath, directory);
+  const mayTakeBack = await answers(host, dirname(request.imagePath));
+  for (const directory of mayTakeBack ? [partialOf(image), image.directory] : [])
+    takeBack(request.imagePath, directory);
   dropUncommitted(container, image);
 }
 

@@ -90,6 +90,8 @@ function lockFor(
   try {
     return takeLock(host.config.runDir, container.root, container.id, {
       timeoutSeconds: lockTimeoutSeconds,
+      // What a dead wrapper has left at work is given the time that it would have without progress.
+      orphanSeconds: Math.min(lockTimeoutSeconds, host.config.freezeStallSeconds),
       ...(isForced ? { wrapperSeconds: forcedDeleteSeconds } : {}),
       onOrphans: (pids) => host.log.warn({ pids }, 'ended what was at work on the container'),
     });

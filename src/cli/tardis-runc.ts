@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { isEnabled, readContainerConfig, settingsOf } from '../actions/container-config.ts';
-import { bundleFromIndex } from '../actions/container-index.ts';
+import { bundleFromIndex, enterIndex } from '../actions/container-index.ts';
 import { noteKill } from '../actions/ending.ts';
 import type { Host } from '../actions/host.ts';
 import type { HostConfig } from '../actions/host-config.ts';
@@ -12,9 +12,10 @@ import { programOf } from '../actions/processes.ts';
 import { isInside } from '../actions/real-path.ts';
 import { environmentToAdopt } from '../actions/restore-given.ts';
 import { commandOf } from '../actions/runc.ts';
-import { processStartTime } from '../actions/runc-state.ts';
+import { processStartTime, readRuncRecord } from '../actions/runc-state.ts';
 import { answers } from '../actions/share.ts';
 import { readState, stateFileOf } from '../actions/state-file.ts';
+import type { ContainerEvent } from '../machines/container-context.ts';
 import type { Answer, ContainerIdentity, Shim } from '../machines/vocabulary.ts';
 import { becomeRunc, type Launch, openHost, readLaunch, readSettings, useAllCores } from './launch.ts';
 import { carryOut } from './lifecycle.ts';
@@ -131,10 +132,10 @@ async function attempt<Value>(action: () => Value | Promise<Value>): Promise<Att
 async function identify(
   { env: callersEnv }: Launch,
   config: HostConfig,
-  { id, root, bundle }: Plan,
+  { id, root, bundle, event }: Plan,
 ): Promise<ContainerIdentity | undefined> {
   if (bundle === undefined) {
-    const indexed = bundleFromIndex(config.runDir, root, id);
+    const indexed = bundleFromIndex(config.runDir, root, id) ?? lostBundle(config, event, { root, id });
     const known = indexed && readState(stateFileOf(indexed));
     if (!known) return undefined;
     if (known.id === id && known.root === root) return known;
@@ -154,6 +155,22 @@ async function identify(
   const isAllowed = config.allowedRoots.some((root) => isInside(root, place));
   const isReachable = !isAllowed || (await answers({ config, env: callersEnv }, place));
   return { id, root, bundle, ...settingsOf(id, env, config, isReachable) };
+}
+
+/**
+ * The bundle of an enabled container that is to be checkpointed and is not in the index: the run directory was cleared, or is
+ * another one since, or could not be written to. It is entered there again.
+ */
+function lostBundle(
+  { runDir }: HostConfig,
+  event: ContainerEvent,
+  container: Pick<ContainerIdentity, 'root' | 'id'>,
+): string | undefined {
+  if (event.type !== 'CHECKPOINT') return undefined;
+  const bundle = readRuncRecord(container)?.bundle;
+  if (bundle === undefined || !isEnabled(readContainerConfig(bundle).env)) return undefined;
+  enterIndex(runDir, { ...container, bundle });
+  return bundle;
 }
 
 /** A foreground `restore` is runc's to carry out, and CRIU's options are the same. */

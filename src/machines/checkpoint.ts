@@ -15,7 +15,7 @@ export interface CheckpointInput {
   readonly request: CheckpointRequest;
   /** Whether the caller had paused the container; it is left as it was found. */
   readonly wasPaused: boolean;
-  /** Whether it did so for this checkpoint alone: where that fails, nobody else may let the job run on. */
+  /** Whether it did so for this checkpoint alone: nobody else may let the job run on when that is over. */
   readonly pausedForCheckpoint?: boolean | undefined;
   readonly life: Life | undefined;
 }
@@ -94,7 +94,8 @@ export const checkpointMachine = setup({
   },
   guards: {
     leavesRunning: ({ context }) => context.request.leaveRunning,
-    mustThaw: ({ context }) => context.request.leaveRunning && !context.wasPaused,
+    mustThaw: ({ context }) =>
+      context.request.leaveRunning && (!context.wasPaused || context.pausedForCheckpoint === true),
   },
 }).createMachine({
   id: 'checkpoint',

@@ -62,7 +62,7 @@ export interface ContainerContext extends ContainerInput {
   readonly wasPaused: boolean;
   /** The shim whose pause it was that the container is in: an engine pauses before it asks for a checkpoint. */
   readonly pausedBy?: Shim | undefined;
-  /** Whether the container was paused for its latest checkpoint alone: where that fails, it runs on. */
+  /** Whether the container was paused for its latest checkpoint alone: it runs on when that is over. */
   readonly pausedForCheckpoint: boolean;
   /** Whether the engine takes the container for paused still, and will send a `resume` to one that runs. */
   readonly awaitsResume: boolean;
@@ -91,12 +91,12 @@ export const answerFailure = (failure: Failure): Partial<ContainerContext> => ({
 });
 
 /** An engine asks for the checkpoint as soon as it has paused; a host under load may start it late. */
-const pauseMs = 60_000;
+const pauseMs = 5_000;
 
 /**
  * Whether a pause belongs to a checkpoint: it came from the same shim just before. containerd's client pauses, asks for
- * the checkpoint, and resumes (containerd, task.go); an operator who has paused a container before gets no checkpoint of
- * it through an engine, for its own pause fails.
+ * the checkpoint, and resumes (containerd, task.go). An operator's pause through the same shim cannot be told from that: one
+ * that is followed by a checkpoint within seconds is undone.
  */
 export const isPauseForCheckpoint = (pausedBy: Shim | undefined, by: Shim | undefined): boolean =>
   pausedBy !== undefined &&

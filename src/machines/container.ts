@@ -92,10 +92,8 @@ export const containerMachine = setup({
     startsAtOnce: ({ context }) => context.startsAtOnce,
     wasPaused: ({ context }) => context.wasPaused,
     awaitsResume: ({ context }) => context.awaitsResume,
-    /** An engine's pause for a checkpoint that has failed is over; a success leaves it to the engine's own resume. */
-    pauseIsOver: ({ context, event }) =>
-      context.pausedForCheckpoint &&
-      (!('output' in (event as object)) || outputOf<CheckpointOutput>(event).outcome === 'failed'),
+    /** An engine's pause for a checkpoint ends with it: the engine may be gone, and its own resume never come. */
+    pauseIsOver: ({ context }) => context.pausedForCheckpoint,
     mustFail: ({ event }) => outputOf<TakenUp>(event).mustFail === true,
     isForeground: ({ event }) => 'detach' in event && !event.detach,
     sawRunning: ({ event }) => event.type === 'OBSERVED' && event.status === 'running',

@@ -73,6 +73,25 @@ describe('a checkpoint of an enabled container is refused, and runc is not calle
     await expectRefusal(checkpoint('--leave-running'), /tardis\.json is not a state file of this Tardis/);
   });
 
+  it.each([
+    ['was lost', () => rmSync(indexEntryOf(bench.runDir, bench.root, 'web'))],
+    [
+      'is another one since',
+      () => bench.configure({ realRunc: bench.runc.path, runDir: join(bench.dir, 'run-2') }),
+    ],
+  ])('the index %s, and it was made without a state file', async (_, lose) => {
+    lose();
+    mkdirSync(join(bench.root, 'web'));
+    const record = {
+      init_process_pid: 1,
+      init_process_start: 1,
+      cgroup_paths: {},
+      config: { labels: ['a=b', `bundle=${bench.enabled}`] },
+    };
+    writeFileSync(join(bench.root, 'web', 'state.json'), JSON.stringify(record));
+    await expectRefusal(checkpoint(), /cannot read .*tardis\.json: ENOENT/);
+  });
+
   it('its state file is missing', () => expectRefusal(checkpoint(), /cannot read .*tardis\.json: ENOENT/));
 
   it('the command line has a flag that is not known', () =>

@@ -287,13 +287,13 @@ describe('a checkpoint of a job that is paused', () => {
     await expect(ask('RESUME')).rejects.toMatchObject({ code: 'refused' });
   });
 
-  it('dumps it frozen, and leaves it so for the resume of the engine if it succeeds', async () => {
+  it('dumps it frozen, and lets it run on before its image is sealed', async () => {
     await pause(shimAt(0));
     expect(await checkpoint(true, shimAt(10))).toEqual(ok);
     expect(fake.saw().at(-1)).toMatchObject({ command: 'checkpoint', frozen: true });
-    expect([fake.path, fake.frozen]).toEqual(['alive.paused', true]);
+    expect([fake.path, fake.frozen]).toEqual(['alive.running', false]);
     expect(await ask('RESUME')).toEqual(ok);
-    expect(commands().at(-1)).toBe('resume');
+    expect(commands().at(-1)).toBe('checkpoint');
   });
 
   it('leaves it paused if it fails and anybody else had paused it', async () => {

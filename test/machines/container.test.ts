@@ -159,19 +159,18 @@ describe('the container machine', () => {
     for (const snapshot of at('alive.checkpointing')) {
       const { wasPaused, pausedForCheckpoint } = snapshot.context;
       const found = wasPaused ? 'alive.paused' : 'alive.running';
-      // An engine's pause ends with the checkpoint that it was for, unless that has succeeded.
-      const afterFailure = pausedForCheckpoint ? 'alive.running' : found;
+      // An engine's pause ends with the checkpoint that it was for.
+      const left = pausedForCheckpoint ? 'alive.running' : found;
       for (const output of containerOutputs.checkpoint) {
         const [after] = endOf(snapshot, 'done', { checkpoint: [output] });
-        const left = output.outcome === 'failed' ? afterFailure : found;
         const expected = output.outcome === 'checkpointed' ? 'alive.checkpointed' : left;
         expect(after && pathOf(after.value)).toBe(expected);
         expect(after?.context.answer.status).toBe(output.outcome === 'failed' ? 1 : 0);
-        expect(after?.context.awaitsResume).toBe(output.outcome === 'failed' && pausedForCheckpoint);
+        expect(after?.context.awaitsResume).toBe(output.outcome !== 'checkpointed' && pausedForCheckpoint);
       }
       const [after] = endOf(snapshot, 'fails');
       expect([after && pathOf(after.value), after?.context.awaitsResume]).toEqual([
-        afterFailure,
+        left,
         pausedForCheckpoint,
       ]);
     }

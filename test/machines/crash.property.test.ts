@@ -106,7 +106,7 @@ describe('the life of a container', () => {
     // Before and after each effect, so two for each; and for each story that the command is part of.
     expect(lived).toEqual({
       ...{ Create: 4 + 18, RunDetached: 4 + 20, Restore: 2 + 2, Start: 2 + 2, Pause: 2, Resume: 2 },
-      ...{ EngineCheckpointWithExit: 20, EngineCheckpointLeavingRunning: 18 },
+      ...{ EngineCheckpointWithExit: 20, EngineCheckpointLeavingRunning: 20 },
       ...{ CheckpointWithExit: 18 + 18, CheckpointLeavingRunning: 18 + 16, DeleteForced: 4 * 2 },
     });
   });

@@ -99,21 +99,21 @@ export abstract class Given implements AsyncCommand<Model, Host> {
     if (this.event().type !== 'CHECKPOINT') expect(stateOf(host)).toEqual(state);
   }
 
-  /** A pause is only over where the engine's checkpoint that it was for has failed. */
+  /** A pause is only over with the engine's checkpoint that it was for. */
   #expectPauseToStay(model: Model, before: Host, host: Host, end: End): void {
     const state = stateOf(before);
     const wasPaused = before.world.container === 'frozen' && !before.world.held;
     if (this.event().type !== 'CHECKPOINT' || end.kind === 'died' || !wasPaused) return;
     if (!state || isInterrupted(state) || !isAlive(host.world)) return;
-    const isOver = this.#isFollowing(model) && hasFailed(host);
+    const isOver = this.isFollowing(model);
     expect(host.world.container).toBe(isOver ? 'running' : 'frozen');
   }
 
   /** Whether this is the checkpoint that an engine's pause was for. */
-  #isFollowing({ pausedByEngine }: Model): boolean {
+  protected isFollowing({ pausedByEngine }: Model): boolean {
     const event = this.event();
     const shim = event.type === 'CHECKPOINT' ? event.call.shim : undefined;
-    return pausedByEngine && shim?.pid === engine.pid && shim.at - engine.at <= 60_000;
+    return pausedByEngine && shim?.pid === engine.pid && shim.at - engine.at <= 5_000;
   }
 
   /** Tells the model what it cannot know: how a process that died or failed has left everything. */
@@ -122,8 +122,7 @@ export abstract class Given implements AsyncCommand<Model, Host> {
     const frozen = world.container === 'frozen' && !world.held;
     const event = this.event();
     const asked = event.type === 'PAUSE' && end.kind !== 'refused';
-    const isOver =
-      this.#isFollowing(model) && end.kind !== 'refused' && (end.kind === 'died' || hasFailed(host));
+    const isOver = this.isFollowing(model) && end.kind !== 'refused';
     model.pausedByCaller = frozen && !isOver && (model.pausedByCaller || asked);
     if (end.kind !== 'refused' && event.type !== 'KILL') {
       const isEngines = asked && end.kind === 'answered' && event.call.shim !== undefined;
@@ -159,9 +158,6 @@ function lifeIn(host: Host): Model['life'] {
   const path = pathOf(stateOf(host)?.snapshot.value ?? 'deleted');
   return path === 'deleted' ? 'none' : (path.split('.').at(-1) as Model['life']);
 }
-
-/** Whether the latest command was answered with a failure. */
-const hasFailed = (host: Host): boolean => contextOf(host).answer?.status !== 0;
 
 const awaitsResumeIn = (host: Host): boolean => contextOf(host).awaitsResume ?? false;
 
@@ -294,6 +290,11 @@ abstract class CheckpointByEngine extends Checkpoint {
     const call = engineCallOf(this.shim, 'checkpoint');
     return { type: 'CHECKPOINT', call, request: requestOf(this.leaveRunning) };
   }
+  protected override expected(model: Model): Change {
+    const change = super.expected(model);
+    const goesOn = !change.refused && this.leaveRunning && model.life === 'paused' && this.isFollowing(model);
+    return goesOn ? { ...change, life: 'running', awaitsResume: true } : change;
+  }
 }
 
 export class EngineCheckpointWithExit extends CheckpointByEngine {
@@ -307,7 +308,7 @@ export class OtherEngineCheckpoint extends CheckpointByEngine {
 }
 
 export class LateEngineCheckpoint extends CheckpointByEngine {
-  protected override readonly shim = shimAt(60_001);
+  protected override readonly shim = shimAt(5_001);
 }
 
 /** The job ends by itself, and nobody tells Tardis. */
