@@ -2,7 +2,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DeleteStep } from '../machines/container-context.ts';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
-import { endingOf, forgetMarks } from './ending.ts';
+import { endingOf, forgetMarks, isMarkedHeld } from './ending.ts';
 import type { Host } from './host.ts';
 import { giveUpLife } from './retention.ts';
 import { dropRollback } from './rollback.ts';
@@ -24,7 +24,12 @@ export async function deleteContainer(host: Host, { container, call, life }: Del
   let status = 0;
   await unmountLeftovers(container);
   try {
-    await runcForCaller(host, call.argv);
+    // To its caller a job that is held until its start is a container that is created, which runc deletes without --force;
+    // to runc it is paused.
+    const isHeld = !call.switches.includes('force') && isMarkedHeld(container);
+    const log = call.log ? ['--log', call.log.file, '--log-format', call.log.format] : [];
+    const forced = [...call.globals, ...log, 'delete', '--force', container.id];
+    await runcForCaller(host, isHeld ? forced : call.argv);
   } catch (error) {
     if (!(error instanceof RuncFailure) || readRuncRecord(container)) throw error;
     status = error.status;

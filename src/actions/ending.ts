@@ -85,6 +85,9 @@ function isIgnored(pid: number, signal: number): boolean {
 /** Notes that a restored job has not run in this container yet: if it is gone now, it did not end by itself. */
 export const noteHeld = (container: Bundle): void => leave(heldMark(container));
 
+/** Whether a restored job has not run in this container yet. */
+export const isMarkedHeld = (container: Bundle): boolean => fs.existsSync(heldMark(container));
+
 /** The restored job runs. */
 export const forgetHeld = (container: Bundle): void => fs.rmSync(heldMark(container), { force: true });
 
@@ -110,7 +113,7 @@ function leave(mark: string, text = `${new Date().toISOString()}\n`): void {
  */
 export function endingOf({ env }: Pick<Host, 'env'>, container: ContainerIdentity): Ending {
   const record = readRuncRecord(container);
-  const wasHeld = fs.existsSync(heldMark(container));
+  const wasHeld = isMarkedHeld(container);
   if (!record || isInitAlive(record) || wasHeld || wasKilled(container) || isHostStopping(env))
     return 'killed';
   return wasKilledByLimit(record) ? 'failed' : 'finished';

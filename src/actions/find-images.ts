@@ -26,7 +26,8 @@ import { demandAnswer } from './share.ts';
  */
 export async function takeUp(host: Host, container: ContainerIdentity): Promise<TakenUp> {
   try {
-    await demandAnswer(host, container.imageRoot);
+    // It was asked as the container's settings were read, if its path is its own.
+    await demandAnswer(host, container.imageRoot, true);
     refuseUnsafePlace(host.config, container);
     const stranger = strangerTo(host, container);
     if (stranger) return stranger;

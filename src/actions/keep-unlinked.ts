@@ -6,6 +6,8 @@ import { type UnlinkedFile, unlinkedFilesIn } from './criu-image.ts';
 import { dumpPlaceOf } from './dump-place.ts';
 import { freezerOf, processesIn } from './freezer.ts';
 import type { Host } from './host.ts';
+import { Problem } from './problem.ts';
+import { parseMountinfo } from './rootfs-location.ts';
 import { readRuncRecord } from './runc-state.ts';
 import { saveContainerRootfs } from './save-rootfs.ts';
 
@@ -16,6 +18,8 @@ import { saveContainerRootfs } from './save-rootfs.ts';
  * CRIU finds such a file again through a temporary link, `link_remap.<n>`, and removes those links as soon as a
  * dump that leaves the job running is done (criu/cr-dump.c, delete_link_remaps), which ours always does. So they
  * are made again while the container is still frozen, saved, and removed. Most jobs have no such file.
+ *
+ * @throws Problem `unlinked-file` for one on a volume, which an image cannot hold.
  */
 export async function keepUnlinked(host: Host, step: CheckpointStep): Promise<void> {
   const unlinked = unlinkedFilesIn(dumpPlaceOf(step));
@@ -27,8 +31,15 @@ export async function keepUnlinked(host: Host, step: CheckpointStep): Promise<vo
   try {
     for (const file of unlinked) {
       const link = join(root, file.remap);
-      const open = findOpen(pids, file, root);
-      if (!open) continue;
+      const open = isOnVolume(record?.pid, file) ? undefined : findOpen(pids, file, root);
+      if (!open) {
+        throw new Problem(
+          'unlinked-file',
+          `${posix.join('/', file.name)} is open and was unlinked while another name keeps it, and it is not on the container's ` +
+            'root file system: CRIU could not find it again on a volume, and no image could be restored. The job runs on; ' +
+            'try again when it has closed that file',
+        );
+      }
       // Through the container's own mounts: a link cannot cross from one mount to another.
       await execa('ln', ['--logical', '--force', open, link]);
       made.push(link);
@@ -37,6 +48,13 @@ export async function keepUnlinked(host: Host, step: CheckpointStep): Promise<vo
   } finally {
     for (const link of made) await fs.rm(link, { force: true });
   }
+}
+
+/** Whether a file's link would be on another mount than the root file system. */
+function isOnVolume(pid: number | undefined, { remap }: UnlinkedFile): boolean {
+  const mounts = parseMountinfo(fs.readFileSync(`/proc/${pid}/mountinfo`, 'latin1'));
+  const path = posix.join('/', remap);
+  return mounts.some(({ mountPoint }) => mountPoint !== '/' && path.startsWith(`${mountPoint}/`));
 }
 
 /** A descriptor or a mapping of the unlinked file, on the container's root file system. */

@@ -1,5 +1,6 @@
 import type { CheckpointInput } from '../machines/checkpoint.ts';
 import type { ImageInMaking } from '../machines/vocabulary.ts';
+import { readContainerConfig } from './container-config.ts';
 import { chooseDumpDirectory } from './dump-place.ts';
 import { takeUpLate } from './find-images.ts';
 import type { Host } from './host.ts';
@@ -10,14 +11,28 @@ import { readManifestKeys } from './manifest-keys.ts';
 import { Problem } from './problem.ts';
 
 /**
+ * CRIU opens the files of an image as the root of the job's user namespace, who may not read what is root's alone here; and
+ * the id mappings of an image are not those of another container.
+ */
+function refuseUserNamespace({ bundle }: CheckpointInput['container']): void {
+  if (!readContainerConfig(bundle).shape.namespaces.some((name) => name === 'user')) return;
+  throw new Problem(
+    'user-namespace',
+    'the container has a user namespace (Docker userns-remap, Kubernetes hostUsers: false): found linux.namespaces with ' +
+      'type user, expected none; an image of it could not be restored. It runs on; create it without one',
+  );
+}
+
+/**
  * Makes the partial image, where no one but root can see or exchange it, if the container carries its job on. What
  * would make the restore refuse the image is found here, before the job is frozen: a place of others, a key file
  * that cannot be used.
  *
- * @throws Problem `images-unseen`, see {@link takeUpLate}; `manifest-keys`, `image-place`, `image-owner`, `image-mode`; `life-refused` where another container
+ * @throws Problem `user-namespace`; `images-unseen`, see {@link takeUpLate}; `manifest-keys`, `image-place`, `image-owner`, `image-mode`; `life-refused` where another container
  * carried the job on when this one started, `life-superseded` where one does since; the file system's own error.
  */
 export function prepareImage(host: Host, { container, life }: CheckpointInput): ImageInMaking {
+  refuseUserNamespace(container);
   readManifestKeys(host.config.manifestKeys);
   refuseUnsafePlace(host.config, container);
   const own =

@@ -16,7 +16,7 @@ const probeName = '.tardis-asks';
 /** What is needed of a host to ask. */
 type Asking = Pick<Host, 'config' | 'env'> & Partial<Pick<Host, 'log'>>;
 
-/** How long an answer is good for in one process. */
+/** How long an answer is good for in one process, for whoever asks once more right away. */
 const rememberedMs = 500;
 const answered = new WeakMap<Asking['config'], Map<string, number>>();
 
@@ -29,12 +29,14 @@ const answered = new WeakMap<Asking['config'], Map<string, number>>();
  * at once, and what hangs on a host does not grow with its containers. It ends when the server is back.
  *
  * Costs two short programs where the place answers.
+ *
+ * @param mayRemember whether an answer of this very moment will do.
  */
-export async function answers(host: Asking, imageRoot: string): Promise<boolean> {
-  // One call asks at each of its steps.
+export async function answers(host: Asking, imageRoot: string, mayRemember = false): Promise<boolean> {
   const remembered = answered.get(host.config) ?? new Map<string, number>();
   answered.set(host.config, remembered);
-  if (performance.now() - (remembered.get(imageRoot) ?? Number.NEGATIVE_INFINITY) < rememberedMs) return true;
+  const since = performance.now() - (remembered.get(imageRoot) ?? Number.NEGATIVE_INFINITY);
+  if (mayRemember && since < rememberedMs) return true;
   const mark = markOf(host, imageRoot);
   if (isHanging(mark)) return false;
   const path = join(imageRoot, probeName);
@@ -80,8 +82,8 @@ async function leftBehind(
  *
  * @throws Problem `images-unreachable`
  */
-export async function demandAnswer(host: Asking, imageRoot: string): Promise<void> {
-  if (await answers(host, imageRoot)) return;
+export async function demandAnswer(host: Asking, imageRoot: string, mayRemember = false): Promise<void> {
+  if (await answers(host, imageRoot, mayRemember)) return;
   throw new Problem(
     'images-unreachable',
     `${imageRoot} did not answer within ${host.config.shareTimeoutSeconds} s (shareTimeoutSeconds); look after its file ` +

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFailed, test } from 'vitest';
 import { CrashJob } from '../support/crash-job.ts';
@@ -111,4 +111,73 @@ describe.skipIf(requireRealStack().skip)('how a job ends, and who carries it on'
     await second.remove();
     expect(readFileSync(stack.logFile, 'utf8')).toContain('give it another TARDIS_CHECKPOINT_KEY');
   });
+
+  /** A counting job whose configuration is changed before it is created and started. */
+  async function started(id: string, change: (config: Config) => void, args = counting): Promise<CrashJob> {
+    const job = await CrashJob.make(stack, runc, id, { args });
+    const file = join(job.bundle, 'config.json');
+    const config = JSON.parse(readFileSync(file, 'utf8')) as Config;
+    change(config);
+    writeFileSync(file, JSON.stringify(config));
+    expect(await job.begin('create').status(), job.call?.output()).toBe(0);
+    await job.start();
+    await job.countsOn(2);
+    return job;
+  }
+
+  test('a restored job that waits for its start is deleted without --force, as a created container is', async () => {
+    const job = await started('held', () => {});
+    expect(await job.checkpoint([])).toMatchObject({ exitCode: 0 });
+    await job.run(['delete', '--force']);
+    const next = await CrashJob.make(stack, runc, 'held-next', { imagesOf: 'held' });
+    await next.begin('create').status();
+    expect(await next.run(['delete'])).toMatchObject({ exitCode: 0 });
+    expect(await next.leftovers()).toEqual([]);
+    // It is not lost with that container.
+    const third = await CrashJob.make(stack, runc, 'held-third', { imagesOf: 'held' });
+    await third.begin('create').status();
+    await third.start();
+    await third.countsOn(2);
+    expect(third.ticks[0]).toBe(job.ticks.length + 1);
+    await third.run(['delete', '--force']);
+  });
+
+  test('a job in a user namespace is not ended for an image that could not be restored', async () => {
+    const job = await started('mapped', ({ linux }) => {
+      linux.namespaces.push({ type: 'user' });
+      linux.uidMappings = [{ containerID: 0, hostID: 0, size: 65_536 }];
+      linux.gidMappings = linux.uidMappings;
+    });
+    const { exitCode, stderr } = await job.checkpoint([]);
+    expect([exitCode, stderr]).toEqual([1, expect.stringMatching(/^the container has a user namespace /)]);
+    await job.countsOn(3);
+    await job.run(['delete', '--force']);
+  });
+
+  test('a job is not ended for an image that lacks a file: open, unlinked, and kept by another name on a volume', async () => {
+    const volume = join(stack.dir, 'volume');
+    mkdirSync(volume);
+    const args = [
+      'sh',
+      '-c',
+      `exec 3>/volume/log; ln /volume/log /volume/log.1; rm /volume/log; ${counting[2]}`,
+    ];
+    const mount = ({ mounts }: Config) =>
+      mounts.push({ destination: '/volume', type: 'bind', source: volume, options: ['bind', 'rw'] });
+    const job = await started('rotated', mount, args);
+    const { exitCode, stderr } = await job.checkpoint([]);
+    expect([exitCode, stderr]).toEqual([
+      1,
+      expect.stringMatching(/\/volume\/log is open and was unlinked while another name keeps it/),
+    ]);
+    await job.countsOn(3);
+    expect(readdirSync(volume)).toEqual(['log.1']);
+    await job.run(['delete', '--force']);
+  });
 });
+
+/** What of a configuration these tests change. */
+interface Config {
+  mounts: object[];
+  linux: { namespaces: { type: string }[]; uidMappings?: object[]; gidMappings?: object[] };
+}

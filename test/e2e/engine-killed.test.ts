@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFailed, test } from 'vitest';
@@ -75,6 +77,13 @@ const textOf = (path: string): string => {
 const tasksOf = (id: string): string[] =>
   pids().filter((pid) => textOf(`/proc/${pid}/cgroup`).includes(`/${id}\n`));
 
+/** The wrappers at work on a container. */
+const wrappersOf = (id: string): string[] =>
+  pids().filter((pid) => {
+    const words = textOf(`/proc/${pid}/cmdline`).split('\0');
+    return words.includes(id) && words.some((word) => word.endsWith('/dist/tardis-runc.cjs'));
+  });
+
 /** The runc that restores a container. */
 const restoring = (id: string): string[] =>
   pids().filter((pid) => {
@@ -135,6 +144,41 @@ describe.skipIf(requireRealStack().skip)('containerd is killed', () => {
       committed: ['1', 'current'],
     },
   ];
+  test.each([{ exit: false }, { exit: true }])(
+    'a job whose checkpoint nobody waits for any more, after Ctrl-C, is not left frozen (exit: $exit)',
+    async ({ exit }) => {
+      const key = `interrupted-${exit}`;
+      const job = await run(`${key}-1`, key);
+      await job.waitForLine(/^tick 3$/);
+      const pid = await job.pid();
+      criu.hang('checkpoint');
+      const words = ['--address', stack.socket, '--namespace', stack.namespace, 'tasks', 'checkpoint'];
+      const paths = ['--image-path', join(stack.dir, key), '--work-path', join(stack.dir, `${key}-work`)];
+      const args = [...words, ...(exit ? ['--exit'] : []), ...paths, job.id];
+      const ctr = spawn('ctr', args, { env: stack.env, stdio: 'ignore' });
+      const gone = once(ctr, 'exit');
+      await waitFor('criu to be called', () => criu.reached());
+      ctr.kill('SIGINT');
+      await gone;
+      criu.behave();
+      // The wrapper may have gone with its caller, or may come to its end.
+      const hasEnded = () => JSON.stringify(stateOf(job)).includes('checkpointed');
+      const count = countOf(pid);
+      await waitFor(
+        'the job to run on, or to have ended with its image',
+        () => hasEnded() || countOf(pid) > count + 3,
+      );
+      if (hasEnded()) {
+        expect(imagesOf(key)).toEqual(['1', 'current']);
+        await job.remove();
+        return;
+      }
+      await waitFor('the wrapper to be gone', () => wrappersOf(job.id).length === 0);
+      await resumeIfPaused(job);
+      await end(job);
+    },
+  );
+
   test.each(moments)(
     'a job runs on when $moment, and can be checkpointed as soon as containerd is back',
     async ({ moment, hold, held, committed = [] }) => {

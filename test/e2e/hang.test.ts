@@ -268,11 +268,12 @@ describe.skipIf(requireRealStack().skip).each(shares)('a share that answers nobo
     expect(await job.status()).toBe(0);
     await runc.run(['start', 'stuck']);
     await job.waitForLine(/^tick 2$/);
-    criu.slow('checkpoint');
+    criu.hang('checkpoint');
     const given = ['--image-path', join(stack.dir, 'stuck-image')];
     const asked = runc.run(['checkpoint', ...given, 'stuck'], { mayFail: true, timeoutMs: 60_000 });
     await waitFor('criu to be called', () => criu.reached());
     await share.stop();
+    criu.behave();
     await runc.run(['delete', '--force', 'stuck'], { timeoutMs: 10_000 });
     expect((await runc.run(['state', 'stuck'], { program: 'runc', mayFail: true })).exitCode).toBe(1);
     expect(processes('bin/tardis-guardian', 'stuck')).toEqual([]);
@@ -287,10 +288,11 @@ describe.skipIf(requireRealStack().skip).each(shares)('a share that answers nobo
     await first.waitForExit();
     const last = ticksOf(first).length;
     await first.remove();
-    criu.slow('restore');
+    criu.hang('restore');
     const second = run('restored-2', 'restored');
     await waitFor('criu to be called', () => criu.reached());
     await share.stop();
+    criu.behave();
     const job = await second;
     // A file system that is frozen can be read: the restore succeeds there.
     await job.waitForLine(/^tick \d+$/);
@@ -304,10 +306,11 @@ describe.skipIf(requireRealStack().skip).each(shares)('a share that answers nobo
   test('a job that is being dumped is thawed, and its container can be deleted at once', async () => {
     const job = await run('dumped', 'dumped');
     await job.waitForLine(/^tick 2$/);
-    criu.slow('checkpoint');
+    criu.hang('checkpoint');
     const asked = job.checkpoint({ exit: true, mayFail: true, timeoutMs: 60_000 });
     await waitFor('criu to be called', () => criu.reached());
     await share.stop();
+    criu.behave();
     // Frozen for two seconds without progress, and for one that it takes to find out.
     await expectToCountOn(job, 1, 20_000);
     await share.answer();
