@@ -9,13 +9,11 @@ import {
 } from '../machines/vocabulary.ts';
 import { type ResumeAfter, readContainerConfig, resumeAfterOf } from './container-config.ts';
 import { endHalfRestored } from './end-half-restored.ts';
-import { fingerprintOf } from './fingerprint.ts';
 import type { Host } from './host.ts';
 import { refuseUnsafePlace } from './image-place.ts';
 import { findCurrentImage } from './image-store.ts';
 import { type Ending, type Entry, keyDirectory, type Ledger, readLedger } from './ledger.ts';
 import { claimLife, lastRestore, thisHost } from './lives.ts';
-import { readManifest } from './manifest.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { demandAnswer } from './share.ts';
 
@@ -29,7 +27,7 @@ export async function takeUp(host: Host, container: ContainerIdentity): Promise<
     // It was asked as the container's settings were read, if its path is its own.
     await demandAnswer(host, container.imageRoot, true);
     refuseUnsafePlace(host.config, container);
-    const stranger = strangerTo(host, container);
+    const stranger = await strangerTo(host, container);
     if (stranger) return stranger;
     await endHalfRestored(host, container);
     const life = claimLife(host, container);
@@ -58,24 +56,26 @@ export async function takeUp(host: Host, container: ContainerIdentity): Promise<
  * Why a container is another job than the one that has its key's images: it is of another command, user, or the like.
  * It starts from scratch and does not take that job up: its end is not that job's.
  */
-function strangerTo(host: Host, container: ContainerIdentity): TakenUp | undefined {
+async function strangerTo(host: Host, container: ContainerIdentity): Promise<TakenUp | undefined> {
   const { shape, env } = readContainerConfig(container.bundle);
   const { images } = imagesFor(host, container, resumeAfterOf(env));
   const [newest] = images;
+  if (!newest) return undefined;
+  const { fingerprintOf } = await import('./fingerprint.ts');
+  const { readManifest } = await import('./manifest.ts');
   const fingerprint = fingerprintOf(shape);
-  if (!newest || !images.every(({ directory }) => isOfAnother(directory, fingerprint))) return undefined;
+  // Whatever else is wrong with an image is found out when it is validated.
+  const isOfAnother = (directory: string): boolean => {
+    try {
+      return readManifest(directory).container.fingerprint !== fingerprint;
+    } catch {
+      return false;
+    }
+  };
+  if (!images.every(({ directory }) => isOfAnother(directory))) return undefined;
   const refused = `generation ${newest.generation} of ${container.key} is of another container (its command, user, mounts, or the like differ)`;
   const message = `${refused}: this one starts from scratch, and makes no checkpoints; give it another TARDIS_CHECKPOINT_KEY, or remove ${keyDirectory(container)} if that job is over`;
   return { life: { refused }, images: [], failure: { code: 'image-config', message } };
-}
-
-/** Whatever else is wrong with an image is found out when it is validated. */
-function isOfAnother(directory: string, fingerprint: string): boolean {
-  try {
-    return readManifest(directory).container.fingerprint !== fingerprint;
-  } catch {
-    return false;
-  }
 }
 
 const unreachable = 'images-unreachable';

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import fs, { readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import type { RestoreInput } from '../machines/restore.ts';
@@ -154,7 +153,13 @@ const hasFinished = ({ entries }: Ledger, epoch: number): boolean =>
 
 function claimantOf(host: Host, { root, id }: ContainerIdentity): Claimant & { readonly claim: string } {
   const startTime = processStartTime(process.pid) ?? 0;
-  return { host: thisHost(host), root, id, claim: randomUUID(), wrapper: { pid: process.pid, startTime } };
+  return {
+    host: thisHost(host),
+    root,
+    id,
+    claim: process.getBuiltinModule('node:crypto').randomUUID(),
+    wrapper: { pid: process.pid, startTime },
+  };
 }
 
 /** Why the holder keeps the job; undefined where it may be taken from it. */

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, statfsSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -21,7 +20,12 @@ const unsavedMark = 'unsaved.json';
  */
 function places(host: Host, { bundle }: ContainerIdentity) {
   const { rootfs } = readContainerConfig(bundle);
-  const name = createHash('sha256').update(bundle).digest('hex').slice(0, 16);
+  const name = process
+    .getBuiltinModule('node:crypto')
+    .createHash('sha256')
+    .update(bundle)
+    .digest('hex')
+    .slice(0, 16);
   const own = join(scratchHome(host), 'rollback', name);
   return { rootfs, own, all: [own, join(bundle, 'tardis-rollback'), `${rootfs}.tardis-rollback`] };
 }

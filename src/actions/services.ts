@@ -24,7 +24,6 @@ import { runcForCaller } from './runc.ts';
 import { dropScratch } from './scratch.ts';
 import { answers, demandAnswer } from './share.ts';
 import type { Watch } from './watch.ts';
-import { watchCheckpoint, watchRestore } from './watch-job.ts';
 
 /**
  * The machines with everything they do to the world.
@@ -111,7 +110,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
             return (await import('./prepare-image.ts')).prepareImage(host, step);
           }),
           freeze: service('freeze', async (step) => {
-            watch = watchCheckpoint(host, step);
+            watch = (await import('./watch-job.ts')).watchCheckpoint(host, step);
             await watch.bound('freeze', () => freezeForDump(step.container));
           }),
           saveRootfs: writing('saveRootfs', async (step) => {
@@ -165,7 +164,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
         actors: {
           validateImage: service('validateImage', async (input) => {
             restoreSlot ??= await takeSlot(host, 'restores');
-            watch ??= watchRestore(host, input);
+            watch ??= (await import('./watch-job.ts')).watchRestore(host, input);
             await watch.bound('validateImage', async () =>
               (await import('./judge-image.ts')).judgeImage(host, input),
             );

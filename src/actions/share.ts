@@ -1,5 +1,4 @@
 import { spawn } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { join } from 'node:path';
 import type { Host } from './host.ts';
@@ -92,7 +91,11 @@ export async function demandAnswer(host: Asking, imageRoot: string, mayRemember 
 }
 
 const markOf = ({ config }: Asking, imageRoot: string): string =>
-  join(config.runDir, 'unreachable', createHash('sha256').update(imageRoot).digest('hex').slice(0, 16));
+  join(
+    config.runDir,
+    'unreachable',
+    process.getBuiltinModule('node:crypto').createHash('sha256').update(imageRoot).digest('hex').slice(0, 16),
+  );
 
 /** Whether somebody who asked before waits for an answer still. */
 function isHanging(mark: string): boolean {
