@@ -32,7 +32,6 @@ function refuseUserNamespace({ bundle }: CheckpointInput['container']): void {
  * carried the job on when this one started, `life-superseded` where one does since; the file system's own error.
  */
 export function prepareImage(host: Host, { container, life }: CheckpointInput): ImageInMaking {
-  refuseUserNamespace(container);
   readManifestKeys(host.config.manifestKeys);
   refuseUnsafePlace(host.config, container);
   const own =
@@ -50,6 +49,7 @@ export function prepareImage(host: Host, { container, life }: CheckpointInput): 
   }
   if ('unseen' in own) throw new Problem('images-unseen', own.unseen);
   checkLife(container, own);
+  refuseUserNamespace(container);
   const image = openPartial(container);
   let dumpDirectory: string | undefined;
   try {
