@@ -16,7 +16,7 @@ criu_command=${TARDIS_CRIU_COMMAND:-/usr/local/sbin/criu}
 
 for flag in "$@"; do
   case $flag in
-    --tests) want="$want mmdebstrap gcc libc6-dev strace bindfs fuse3" ;;
+    --tests) want="$want mmdebstrap gcc libc6-dev strace bindfs fuse3 e2fsprogs" ;;
     --bench) want="$want hyperfine openssl time podman crun" ;;
     *) stop "unknown option '$flag'; expected none, --tests, or --bench" ;;
   esac
