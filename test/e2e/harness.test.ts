@@ -138,8 +138,10 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('the end-to-end harness
     const { stdout } = await run('runc', ['--root', container.runcRoot, 'state', 'moved-on']);
     const { pid } = JSON.parse(stdout) as { pid: number };
     expect(readFileSync(`/proc/${pid}/status`, 'utf8')).toMatch(/^Uid:\t1000/m);
+    // It may end before runc has said that it sent the signal.
+    const closed = once(restored.runc, 'close');
     await run('runc', ['--root', container.runcRoot, 'kill', 'moved-on', 'KILL']);
-    await once(restored.runc, 'close');
+    await closed;
     await container.remove();
   });
 
