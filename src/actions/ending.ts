@@ -5,7 +5,10 @@ import { join } from 'node:path';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import type { Host } from './host.ts';
 import type { Ending } from './ledger.ts';
+import { isInSignalSet } from './processes.ts';
+import { textOf } from './read-or-nothing.ts';
 import { isInitAlive, type RuncRecord, readRuncRecord } from './runc-state.ts';
+import { pidInContainer } from './stopped-tasks.ts';
 
 type Bundle = Pick<ContainerIdentity, 'bundle'>;
 /** Marks beside the state file: signals are not in that, for they wait for no lock. */
@@ -73,11 +76,8 @@ export function sentSignals(container: Bundle): Sent[] {
 function isIgnored(pid: number, signal: number): boolean {
   if (signal === kill || signal === 0) return false;
   const status = textOf(`/proc/${pid}/status`);
-  const has = (name: string): boolean => {
-    const mask = BigInt(`0x${new RegExp(`^${name}:\\s*([0-9a-f]+)$`, 'm').exec(status)?.[1] ?? '0'}`);
-    return ((mask >> BigInt(signal - 1)) & 1n) === 1n;
-  };
-  const isInit = /^NSpid:.*\s1$/m.test(status) && /^NSpid:\s*\d+\s+\d+/m.test(status);
+  const has = (name: string): boolean => isInSignalSet(status, name, signal);
+  const isInit = pid !== 1 && pidInContainer(pid) === 1;
   // One that waits for a signal, by sigwait(3) or a signalfd(2), blocks it.
   return has('SigIgn') || (isInit && !has('SigCgt') && !has('SigBlk'));
 }
@@ -148,12 +148,4 @@ function wasKilledByLimit({ memory }: RuncRecord): boolean {
       return false;
     }
   });
-}
-
-function textOf(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return '';
-  }
 }

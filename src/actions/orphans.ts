@@ -1,5 +1,6 @@
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
+import { descendantsOf, processes } from './processes.ts';
+import { namesIn, targetOf, textOf } from './read-or-nothing.ts';
 
 /** O_CLOEXEC, as proc_pid_fdinfo(5) shows it. */
 const closeOnExec = 0o2000000;
@@ -48,7 +49,7 @@ export function holdersOf(path: string): Holder[] {
 export function endTrees(roots: readonly number[]): number[] {
   const stopped = new Set<number>();
   for (;;) {
-    const fresh = [...roots, ...descendantsOf(roots)].filter((pid) => !stopped.has(pid));
+    const fresh = roots.flatMap((root) => [root, ...descendantsOf(root)]).filter((pid) => !stopped.has(pid));
     if (fresh.length === 0) break;
     for (const pid of fresh) {
       signal(pid, 'SIGSTOP');
@@ -59,52 +60,10 @@ export function endTrees(roots: readonly number[]): number[] {
   return [...stopped];
 }
 
-function descendantsOf(roots: readonly number[]): number[] {
-  const children = new Map<number, number[]>();
-  for (const pid of processes()) {
-    // proc_pid_stat(5): after the name in parentheses, field 4 is the parent.
-    const stat = textOf(`/proc/${pid}/stat`);
-    const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
-    children.set(parent, [...(children.get(parent) ?? []), pid]);
-  }
-  const below = (pid: number): number[] =>
-    (children.get(pid) ?? []).flatMap((child) => [child, ...below(child)]);
-  return roots.flatMap(below);
-}
-
 function signal(pid: number, name: 'SIGSTOP' | 'SIGKILL'): void {
   try {
     process.kill(pid, name);
   } catch {
     // It has ended.
-  }
-}
-
-const processes = (): number[] =>
-  namesIn('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number);
-
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return [];
-  }
-}
-
-function targetOf(link: string): string {
-  try {
-    return readlinkSync(link);
-  } catch {
-    return '';
-  }
-}
-
-function textOf(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch {
-    return '';
   }
 }

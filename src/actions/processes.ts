@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { namesIn, textOf } from './read-or-nothing.ts';
 
 /**
  * The descendants of a process that are there now, by the kernel's own lists of children
@@ -28,18 +28,23 @@ export const cpuTimeOf = (pid: number): number =>
 /** The name of a process's program, at most 15 characters long (proc_pid_comm(5)); empty where there is no such process. */
 export const programOf = (pid: number): string => textOf(`/proc/${pid}/comm`).trim();
 
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return [];
-  }
+/** All processes that there are now. */
+export const processes = (): number[] =>
+  namesIn('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+
+/**
+ * The fields of a process's stat from the third on (proc_pid_stat(5)), so that field `n` is at `n - 3`: the second, its
+ * name, may hold anything. Empty where there is no such process.
+ */
+export function statFields(pid: number): string[] {
+  const stat = textOf(`/proc/${pid}/stat`);
+  return stat === '' ? [] : stat.slice(stat.lastIndexOf(')') + 2).split(' ');
 }
 
-function textOf(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return '';
-  }
+/** Whether a signal is in one of the sets that a process's status has (proc_pid_status(5)): `SigPnd`, `SigIgn`, `SigCgt`, ... */
+export function isInSignalSet(status: string, name: string, signal: number): boolean {
+  const set = new RegExp(`^${name}:\\s*([0-9a-f]+)$`, 'm').exec(status)?.[1];
+  return ((BigInt(`0x${set ?? 0}`) >> BigInt(signal - 1)) & 1n) === 1n;
 }

@@ -5,6 +5,8 @@ import type { ContainerIdentity, ObservedStatus } from '../machines/vocabulary.t
 import { isFrozen } from './freezer.ts';
 import type { Host } from './host.ts';
 import { reasonOf } from './problem.ts';
+import { isInSignalSet, statFields } from './processes.ts';
+import { textOf } from './read-or-nothing.ts';
 import { runcForTardis } from './runc.ts';
 import * as z from './schema.ts';
 
@@ -64,29 +66,20 @@ export function isInitAlive({ pid, startTime }: RuncRecord): boolean {
 
 /** When a process was started, in clock ticks since boot; undefined where there is none, or only a zombie. */
 export function processStartTime(pid: number): number | undefined {
-  try {
-    // proc_pid_stat(5): after the name in parentheses, field 3 is the state and field 22 the start time.
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : Number(fields[19]);
-  } catch {
-    return undefined;
-  }
+  // Field 3 is the state and field 22 the start time.
+  const fields = statFields(pid);
+  return fields.length === 0 || fields[0] === 'Z' || fields[0] === 'X' ? undefined : Number(fields[19]);
 }
 
 /** Whether the container's init is gone, or has been killed and is being taken apart: large memory takes seconds. */
 export function isInitEnding(record: RuncRecord): boolean {
   if (!isInitAlive(record)) return true;
-  try {
-    // proc_pid_stat(5): field 9 has the kernel's flags, PF_EXITING among them; proc_pid_status(5) what is pending.
-    const stat = readFileSync(`/proc/${record.pid}/stat`, 'utf8');
-    const flags = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[6]);
-    const pending = /^SigPnd:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${record.pid}/status`, 'utf8'))?.[1];
-    const killed = 1n << BigInt(constants.signals.SIGKILL - 1);
-    return (flags & exiting) !== 0 || (BigInt(`0x${pending ?? 0}`) & killed) !== 0n;
-  } catch {
-    return true;
-  }
+  // Field 9 has the kernel's flags, PF_EXITING among them.
+  const flags = Number(statFields(record.pid)[6] ?? exiting);
+  const status = textOf(`/proc/${record.pid}/status`);
+  return (
+    (flags & exiting) !== 0 || status === '' || isInSignalSet(status, 'SigPnd', constants.signals.SIGKILL)
+  );
 }
 
 /** PF_EXITING (include/linux/sched.h). */

@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { processesIn } from './freezer.ts';
+import { textOf } from './read-or-nothing.ts';
 
 /**
  * The tasks of a frozen container that SIGSTOP, SIGTSTP, or a terminal had stopped, in the host's pid namespace.
@@ -8,12 +8,12 @@ import { processesIn } from './freezer.ts';
  * one (`do_signal_stop`, proc_pid_wchan(5)).
  */
 export function stoppedTasksIn(cgroup: string): number[] {
-  return processesIn(cgroup).filter((pid) => read(`/proc/${pid}/wchan`) === 'do_signal_stop');
+  return processesIn(cgroup).filter((pid) => textOf(`/proc/${pid}/wchan`) === 'do_signal_stop');
 }
 
 /** The innermost pid on the `NSpid` line (proc_pid_status(5)); undefined where the task is gone. */
 export function pidInContainer(pid: number): number | undefined {
-  const line = /^NSpid:\s*(.*)$/m.exec(read(`/proc/${pid}/status`))?.[1];
+  const line = /^NSpid:\s*(.*)$/m.exec(textOf(`/proc/${pid}/status`))?.[1];
   return line === undefined ? undefined : Number(line.split(/\s+/).at(-1));
 }
 
@@ -23,13 +23,5 @@ export function signalTask(pid: number, signal: 'SIGCONT' | 'SIGSTOP'): void {
     process.kill(pid, signal);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
-  }
-}
-
-function read(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return '';
   }
 }

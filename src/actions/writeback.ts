@@ -1,4 +1,6 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
+import { textOf } from './read-or-nothing.ts';
+import { isInside } from './real-path.ts';
 import { decodeField, parseMountinfo } from './rootfs-location.ts';
 
 /**
@@ -19,14 +21,11 @@ export function writebackCounter(directory: string): () => string {
   const disk = `/sys/dev/block/${major}:${minor}/stat`;
   if (existsSync(disk)) return () => textOf(disk).trim().split(/\s+/)[6] ?? '';
   const mount = parseMountinfo(readFileSync('/proc/self/mountinfo', 'latin1')).findLast(
-    ({ mountPoint, type }) => type.startsWith('nfs') && isBelow(directory, mountPoint),
+    ({ mountPoint, type }) => type.startsWith('nfs') && isInside(mountPoint, directory),
   );
-  if (mount) return () => nfsBytes(textOf('/proc/self/mountstats'), mount.mountPoint);
+  if (mount) return () => nfsBytes(textOf('/proc/self/mountstats', 'latin1'), mount.mountPoint);
   return () => (textOf('/proc/meminfo').match(/^(Dirty|Writeback|NFS_Unstable):.*$/gm) ?? []).join();
 }
-
-const isBelow = (path: string, directory: string): boolean =>
-  path === directory || path.startsWith(directory.endsWith('/') ? directory : `${directory}/`);
 
 /**
  * The line of bytes of one NFS mount; of those that were mounted at one place, the last one.
@@ -40,12 +39,4 @@ export function nfsBytes(mountstats: string, mountPoint: string): string {
       (text) => decodeField(/^.* mounted on (\S+) with fstype nfs/.exec(text)?.[1] ?? '') === mountPoint,
     );
   return /^\s*bytes:.*$/m.exec(section ?? '')?.[0].trim() ?? '';
-}
-
-function textOf(path: string): string {
-  try {
-    return readFileSync(path, 'latin1');
-  } catch {
-    return '';
-  }
 }
