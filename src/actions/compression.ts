@@ -3,6 +3,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { constants, zstdCompress, zstdDecompress } from 'node:zlib';
+import { copyFiles } from './copy-files.ts';
 import { chunkBytes, lanesNow } from './file-digests.ts';
 import type { Manifest } from './manifest.ts';
 import { Problem, reasonOf } from './problem.ts';
@@ -39,33 +40,12 @@ export async function compressDump(
 ): Promise<Record<string, Compressed>> {
   const made: Record<string, Compressed> = {};
   fs.mkdirSync(into, { recursive: true, mode: 0o700 });
-  for (const name of fs.readdirSync(dump).sort()) {
-    if (isPages(name))
-      made[name] = await compressFile(join(dump, name), join(into, name + compressedSuffix), level);
-  }
-  await copyFiles(
-    dump,
-    fs.readdirSync(dump).filter((name) => !isPages(name)),
-    into,
-  );
+  const names = fs.readdirSync(dump).sort();
+  for (const name of names.filter(isPages))
+    made[name] = await compressFile(join(dump, name), join(into, name + compressedSuffix), level);
+  const others = names.filter((name) => !isPages(name));
+  await copyFiles(dump, others, into, 'into the image');
   return made;
-}
-
-/**
- * Copies files by a program: what waits for a slow file server is then a process, which can be seen to get on and can be
- * killed.
- *
- * @throws Problem `image-copy`
- */
-async function copyFiles(from: string, names: readonly string[], into: string): Promise<void> {
-  if (names.length === 0) return;
-  const { execa } = await import('execa');
-  const { exitCode, stderr } = await execa('cp', ['--target-directory', into, '--', ...names], {
-    cwd: from,
-    stdin: 'ignore',
-    reject: false,
-  });
-  if (exitCode !== 0) throw new Problem('image-copy', `cannot copy CRIU's files to ${into}: ${stderr}`);
 }
 
 async function compressFile(from: string, to: string, level: number): Promise<Compressed> {
@@ -99,7 +79,7 @@ export async function expandDump(
 ): Promise<void> {
   const held = new Set(Object.keys(compressed).map((name) => name + compressedSuffix));
   const others = fs.readdirSync(image).filter((name) => !held.has(name));
-  await copyFiles(image, others, into);
+  await copyFiles(image, others, into, 'out of the image');
   for (const [name, content] of Object.entries(compressed))
     await expandFile(join(image, name + compressedSuffix), join(into, name), content);
 }

@@ -6,9 +6,10 @@ import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { baseIdentityOf } from './base-identity.ts';
 import { compressDump } from './compression.ts';
 import { readContainerConfig } from './container-config.ts';
+import { copyFiles } from './copy-files.ts';
 import { dropPendingSignals } from './criu-image.ts';
 import { readStoppedTasks } from './dump-memory.ts';
-import { levelFor } from './dump-place.ts';
+import { dumpPlaceOf, levelFor } from './dump-place.ts';
 import { sentSignals } from './ending.ts';
 import { chunkBytes, digestsOf, filesBelow, type KnownDigests } from './file-digests.ts';
 import { fingerprintOf } from './fingerprint.ts';
@@ -24,7 +25,6 @@ import {
   writeManifest,
 } from './manifest.ts';
 import { readManifestKeys } from './manifest-keys.ts';
-import { Problem } from './problem.ts';
 import { locateRootfs } from './rootfs-location.ts';
 import { readRootfsSummary } from './save-rootfs.ts';
 
@@ -48,17 +48,7 @@ async function writeBack({ watch }: Host, directory: string, names: readonly str
   }
 }
 
-/** Copies CRIU's files from the host's disk into the image, by a program that can be killed while it waits for a server. */
-async function copyDump(from: string, to: string): Promise<void> {
-  const { execa } = await import('execa');
-  const { exitCode, stderr } = await execa('cp', ['--recursive', '--no-target-directory', '--', from, to], {
-    stdin: 'ignore',
-    reject: false,
-  });
-  if (exitCode !== 0) throw new Problem('image-copy', `cannot copy CRIU's files into the image: ${stderr}`);
-}
-
-/** Digests by the paths that the same files have in another directory. */
+/** Digests by the paths that the same files have in a directory that they are in by now. */
 const movedTo = (directory: string, known: KnownDigests = new Map()): KnownDigests =>
   new Map([...known].map(([path, digests]) => [join(directory, basename(path)), digests]));
 
@@ -91,10 +81,11 @@ export async function describeImage(
   const partial = partialOf(image);
   const level = levelFor(host, { container });
   const { dumpDirectory } = image;
-  dropStopSignals(host, container, dumpDirectory ?? dumpIn(image));
+  dropStopSignals(host, container, dumpPlaceOf({ image }));
   const compressed =
     dumpDirectory && level > 0 ? await compressDump(dumpDirectory, dumpIn(image), level) : undefined;
-  if (dumpDirectory && !compressed) await copyDump(dumpDirectory, dumpIn(image));
+  if (dumpDirectory && !compressed)
+    await copyFiles(dumpDirectory, fs.readdirSync(dumpDirectory), dumpIn(image), 'into the image');
   if (dumpDirectory) makePrivate(dumpDirectory);
   const createdAt = new Date().toISOString();
   const config = readContainerConfig(container.bundle);
@@ -107,7 +98,7 @@ export async function describeImage(
   const names = filesBelow(partial).filter((name) => name !== manifestName);
   const [facts, files, base] = await Promise.all([
     readHostFacts(host),
-    digestsOf(partial, names, dumpDirectory ? movedTo(dumpIn(image), known) : known),
+    digestsOf(partial, names, movedTo(dumpIn(image), known)),
     baseIdentityOf(locateRootfs(config.rootfs)),
     writeBack(host, partial, names),
   ]);
