@@ -7,13 +7,18 @@ import {
   type Life,
   type TakenUp,
 } from '../machines/vocabulary.ts';
-import { type ResumeAfter, readContainerConfig, resumeAfterOf } from './container-config.ts';
+import {
+  type ContainerShape,
+  type ResumeAfter,
+  readContainerConfig,
+  resumeAfterOf,
+} from './container-config.ts';
 import { endHalfRestored } from './end-half-restored.ts';
 import type { Host } from './host.ts';
 import { refuseUnsafePlace } from './image-place.ts';
 import { findCurrentImage } from './image-store.ts';
 import { type Ending, type Entry, keyDirectory, type Ledger, readLedger } from './ledger.ts';
-import { claimLife, lastRestore, thisHost } from './lives.ts';
+import { claimLife, isImageOf, lastRestore, thisHost } from './lives.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { demandAnswer } from './share.ts';
 
@@ -27,7 +32,9 @@ export async function takeUp(host: Host, container: ContainerIdentity): Promise<
     // It was asked as the container's settings were read, if its path is its own.
     await demandAnswer(host, container.imageRoot, true);
     refuseUnsafePlace(host.config, container);
-    const stranger = await strangerTo(host, container);
+    const config = readContainerConfig(container.bundle);
+    const after = resumeAfterOf(config.env);
+    const stranger = await strangerTo(host, container, config.shape, after);
     if (stranger) return stranger;
     await endHalfRestored(host, container);
     const life = claimLife(host, container);
@@ -35,7 +42,6 @@ export async function takeUp(host: Host, container: ContainerIdentity): Promise<
       const message = `${life.refused}: this container starts from scratch, and makes no checkpoints`;
       return { life, images: [], failure: { code: 'life-refused', message } };
     }
-    const after = resumeAfterOf(readContainerConfig(container.bundle).env);
     return { life, ...imagesFor(host, container, after) };
   } catch (error) {
     const what = `the images of ${container.key} could not be reached (${reasonOf(error)})`;
@@ -56,9 +62,13 @@ export async function takeUp(host: Host, container: ContainerIdentity): Promise<
  * Why a container is another job than the one that has its key's images: it is of another command, user, or the like.
  * It starts from scratch and does not take that job up: its end is not that job's.
  */
-async function strangerTo(host: Host, container: ContainerIdentity): Promise<TakenUp | undefined> {
-  const { shape, env } = readContainerConfig(container.bundle);
-  const { images } = imagesFor(host, container, resumeAfterOf(env));
+async function strangerTo(
+  host: Host,
+  container: ContainerIdentity,
+  shape: ContainerShape,
+  after: ResumeAfter,
+): Promise<TakenUp | undefined> {
+  const { images } = imagesFor(host, container, after);
   const [newest] = images;
   if (!newest) return undefined;
   const { fingerprintOf } = await import('./fingerprint.ts');
@@ -113,7 +123,7 @@ const vanishedAllowance = 10;
 /**
  * The images of a key that may be restored, the newest first, and why there are none, or why the newest is left out.
  *
- * @param attempts how often CRIU may fail to restore an image on this host.
+ * @param after after which endings the job is resumed.
  * @throws the file system's own error.
  */
 export function imagesFor(
@@ -171,12 +181,7 @@ const isImage = (entry: Entry): entry is ImageEntry => entry.kind === 'image';
  */
 function isBarred({ entries }: Ledger, image: ImageEntry, { epoch, number }: EndEntry): boolean {
   if (image.number > number) return false;
-  return entries.some(
-    (entry) =>
-      (entry.kind === 'image' || entry.kind === 'restored') &&
-      entry.epoch === epoch &&
-      entry.generation >= image.generation,
-  );
+  return entries.some((entry) => isImageOf(epoch, entry) && entry.generation >= image.generation);
 }
 
 /** How often CRIU could not restore an image on a host. */

@@ -20,7 +20,7 @@ import { Problem, reasonOf } from './problem.ts';
 import { isInitAlive, processStartTime, readRuncRecord } from './runc-state.ts';
 import { demandAnswer } from './share.ts';
 
-export type LifeEntry = Extract<Entry, { kind: 'life' }>;
+type LifeEntry = Extract<Entry, { kind: 'life' }>;
 
 /** What tells one claim of a job from all others. */
 export type Claim = { readonly epoch: number; readonly claim?: string | undefined };
@@ -33,6 +33,10 @@ export function thisHost({ config }: Pick<Host, 'config'>): string {
   if (config.hostId) return config.hostId;
   return `${bootId()}/${readlinkSync('/proc/self/ns/pid')}`;
 }
+
+/** Whether a life is the one of a claim. Numbers alone do not tell: a ledger without images is removed with its container. */
+export const isOf = (life: LifeEntry | undefined, { epoch, claim }: Claim): life is LifeEntry =>
+  life?.number === epoch && (claim === undefined || life.claimant.claim === claim);
 
 /** The life that holds the job: the latest one. An entry that cannot be understood counts as a stranger's. */
 export const latestLife = ({ entries, unknown }: Ledger): LifeEntry | undefined => {
@@ -71,8 +75,9 @@ export function claimLife(host: Host, container: ContainerIdentity): Life {
     const epoch = appendEntry(home, ledger.last, { kind: 'life', claimant });
     if (epoch === undefined) continue;
     // An ended ledger may have been removed and begun anew since it was read: the number then says nothing.
-    if (isSameBefore(ledger, readLedger(home), epoch)) {
-      compactLedger(home);
+    const now = readLedger(home);
+    if (isSameBefore(ledger, now, epoch)) {
+      compactLedger(home, now);
       return { epoch, claim: claimant.claim };
     }
     removeEntries(home, [epoch]);
@@ -96,10 +101,12 @@ const identityOf = ({ number, at, kind }: Entry): string => `${number} ${kind} $
  * Removes the entries that nobody needs any more, so that a ledger does not grow with restarts. What stays: the images
  * that are there; the latest life and what it has begun; of the images, which restores failed or were cut short, and the
  * endings that concern them; and the last number, whatever it is. Failing to fails nothing.
+ *
+ * @param known the ledger, where it has just been read.
  */
-export function compactLedger(home: string): void {
+export function compactLedger(home: string, known?: Ledger): void {
   try {
-    const ledger = readLedger(home);
+    const ledger = known ?? readLedger(home);
     const needed = new Set(neededIn(home, ledger));
     removeEntries(
       home,
@@ -127,7 +134,7 @@ function neededIn(home: string, ledger: Ledger): number[] {
       case 'attempt':
         return isThere(entry) && entry.number > lastRestore(ledger, entry.generation);
       case 'end':
-        return isFinal(entry.how) && entries.some((other) => isOf(entry.epoch, other) && isThere(other));
+        return isFinal(entry.how) && entries.some((other) => isImageOf(entry.epoch, other) && isThere(other));
       default:
         return false;
     }
@@ -138,7 +145,7 @@ function neededIn(home: string, ledger: Ledger): number[] {
 type OfImage = Extract<Entry, { kind: 'image' | 'restored' }>;
 
 /** Whether an entry names an image that a life has committed, or continued. */
-const isOf = (epoch: number, entry: Entry): entry is OfImage =>
+export const isImageOf = (epoch: number, entry: Entry): entry is OfImage =>
   (entry.kind === 'image' || entry.kind === 'restored') && entry.epoch === epoch;
 
 /** The number of the latest restore of an image that came to its end; 0 where none did. */
@@ -146,7 +153,7 @@ export const lastRestore = ({ entries }: Ledger, generation: number): number =>
   entries.findLast((entry) => entry.kind === 'restored' && entry.generation === generation)?.number ?? 0;
 
 /** Endings after which images may be barred: the job has come to them by itself. */
-export const isFinal = (how: Ending): boolean => how === 'finished' || how === 'failed';
+const isFinal = (how: Ending): boolean => how === 'finished' || how === 'failed';
 
 const hasFinished = ({ entries }: Ledger, epoch: number): boolean =>
   entries.some((entry) => entry.kind === 'end' && entry.epoch === epoch && isFinal(entry.how));
@@ -195,23 +202,17 @@ function rivalIn(
  * @returns the ledger that this was read in: a commit right after its last entry is safe.
  * @throws Problem `life-superseded` where another container has taken the job up since.
  */
-export function checkLife(container: ContainerIdentity, { epoch, claim }: Claim): Ledger {
+export function checkLife(container: ContainerIdentity, claim: Claim): Ledger {
   const ledger = readLedger(keyDirectory(container));
   const holder = latestLife(ledger);
-  // Numbers alone do not tell lives apart: a ledger without images is removed with its container.
   const { root, id } = container;
-  const isOurs =
-    holder?.number === epoch &&
-    holder.claimant.id === id &&
-    holder.claimant.root === root &&
-    (claim === undefined || holder.claimant.claim === claim);
-  if (isOurs) return ledger;
+  if (isOf(holder, claim) && holder.claimant.id === id && holder.claimant.root === root) return ledger;
   const who = holder
     ? `container ${holder.claimant.id} on host ${holder.claimant.host} took the job up in epoch ${holder.number}, at ${holder.at}`
     : 'the ledger of its key is gone';
   throw new Problem(
     'life-superseded',
-    `the container carries ${container.key} on in epoch ${epoch}, but ${who}: it cannot commit a checkpoint any ` +
+    `the container carries ${container.key} on in epoch ${claim.epoch}, but ${who}: it cannot commit a checkpoint any ` +
       'more. It runs on; stop it, or give it another TARDIS_CHECKPOINT_KEY if it is another job',
   );
 }
@@ -221,13 +222,13 @@ export function checkLife(container: ContainerIdentity, { epoch, claim }: Claim)
  *
  * @throws the file system's own error.
  */
-export function endLife(container: ContainerIdentity, { epoch, claim }: Claim, how: Ending): void {
+export function endLife(container: ContainerIdentity, claim: Claim, how: Ending): void {
   const home = keyDirectory(container);
   for (;;) {
     const ledger = readLedger(home);
     const holder = latestLife(ledger);
-    if (holder?.number !== epoch || hasEnded(ledger, holder)) return;
-    if (claim !== undefined && holder.claimant.claim !== claim) return;
+    if (!isOf(holder, claim) || hasEnded(ledger, holder)) return;
+    const { epoch } = claim;
     if (appendEntry(home, ledger.last, { kind: 'end', epoch, how }) === undefined) continue;
     compactLedger(home);
     return;
@@ -260,18 +261,6 @@ export async function closeLife(
   }
 }
 
-/** Notes that CRIU could not restore an image on this host; failing to fails nothing. */
-export async function noteFailed(host: Host, { container, image, epoch }: RestoreInput): Promise<void> {
-  if (epoch === undefined) return;
-  try {
-    await demandAnswer(host, container.imageRoot);
-    const entry = { kind: 'failed', epoch, generation: image.generation, host: thisHost(host) } as const;
-    noteEntry(keyDirectory(container), entry);
-  } catch (error) {
-    host.log.warn({ reason: reasonOf(error) }, 'cannot note that the image could not be restored');
-  }
-}
-
 /**
  * Notes that the restore of an image is begun.
  *
@@ -283,16 +272,26 @@ export async function noteAttempt(host: Host, { container, image, epoch }: Resto
   noteEntry(keyDirectory(container), { kind: 'attempt', epoch, generation: image.generation });
 }
 
-/** Notes that the restore of an image has come to its end. Where that fails it counts as one that has not. */
-export async function noteRestored(host: Host, { container, image, epoch }: RestoreInput): Promise<void> {
+/**
+ * Notes that the restore of an image has come to its end, or that CRIU could not restore it on this host. Failing to
+ * fails nothing: the restore then counts as one that was cut short.
+ */
+export async function noteOutcome(
+  host: Host,
+  { container, image, epoch }: RestoreInput,
+  kind: 'restored' | 'failed',
+): Promise<void> {
   if (epoch === undefined) return;
+  const { generation } = image;
   try {
     await demandAnswer(host, container.imageRoot);
-    noteEntry(keyDirectory(container), { kind: 'restored', epoch, generation: image.generation });
+    const entry =
+      kind === 'failed' ? { kind, epoch, generation, host: thisHost(host) } : { kind, epoch, generation };
+    noteEntry(keyDirectory(container), entry);
   } catch (error) {
     host.log.warn(
-      { reason: reasonOf(error) },
-      'cannot note that the image was restored: it counts as an attempt that failed',
+      { reason: reasonOf(error), kind },
+      'cannot note how the restore has ended: it counts as cut short',
     );
   }
 }

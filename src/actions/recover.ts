@@ -59,22 +59,25 @@ async function recoverCheckpoint(
     return { status: await observeContainer(host, container), note: 'no step had begun' };
   let note = 'the interrupted checkpoint was undone';
   const known = image === undefined ? false : await whetherCommitted(host, container, image);
-  const committed = known === true;
+  const committed = known ? image : undefined;
   if (known === undefined)
     note = `whether image ${image?.generation} was committed cannot be told, its place is out of reach: the job runs on`;
-  if (committed && image) {
+  if (committed) {
     try {
-      pointCurrent(container, image);
+      pointCurrent(container, committed);
     } catch (error) {
       // For people alone; a job that is frozen must not wait for it.
       host.log.warn({ reason: reasonOf(error) }, 'current does not name the newest image');
     }
-    note = `image ${image?.generation} was committed: the job runs on`;
+    note = `image ${committed.generation} was committed: the job runs on`;
   }
-  if (committed && image && !request.leaveRunning) {
+  if (committed && !request.leaveRunning) {
     if (step === 'endingJob' && !readRuncRecord(container)) {
-      await closeLife(host, container, image, 'checkpointed');
-      return { status: 'checkpointed', note: `image ${image.generation} was committed and the job ended` };
+      await closeLife(host, container, committed, 'checkpointed');
+      return {
+        status: 'checkpointed',
+        note: `image ${committed.generation} was committed and the job ended`,
+      };
     }
     // The job waits frozen for its end since it was dumped. One that has run on is ahead of its image; one that is gone
     // by now was killed by the wrapper's runc, which its guardian has ended in the middle.
@@ -82,10 +85,13 @@ async function recoverCheckpoint(
     if (isHeld || (step === 'endingJob' && isEnding(container))) {
       try {
         await endJob(host, container, call);
-        await closeLife(host, container, image, 'checkpointed');
-        return { status: 'checkpointed', note: `image ${image.generation} was committed: the job was ended` };
+        await closeLife(host, container, committed, 'checkpointed');
+        return {
+          status: 'checkpointed',
+          note: `image ${committed.generation} was committed: the job was ended`,
+        };
       } catch (error) {
-        note = `image ${image.generation} was committed, but the job could not be ended: ${reasonOf(error)}`;
+        note = `image ${committed.generation} was committed, but the job could not be ended: ${reasonOf(error)}`;
       }
     }
   }

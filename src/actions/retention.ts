@@ -12,7 +12,7 @@ import {
   sweepDrafts,
   syncDirectory,
 } from './ledger.ts';
-import { type Claim, checkLife, closeLife, compactLedger, hasEnded, latestLife } from './lives.ts';
+import { type Claim, checkLife, closeLife, compactLedger, hasEnded, isOf, latestLife } from './lives.ts';
 import { reasonOf } from './problem.ts';
 
 /**
@@ -80,17 +80,13 @@ export async function giveUpLife(
  * Removes the directory of a key that has a ledger and no image, if the life that has ended is the latest one: a job that
  * was never checkpointed leaves nothing. Failing to, or somebody else who takes the job up meanwhile, fails nothing.
  */
-export function forgetJob(host: Host, container: ContainerIdentity, { epoch, claim }: Claim): void {
+export function forgetJob(host: Host, container: ContainerIdentity, claim: Claim): void {
   const home = keyDirectory(container);
   try {
     const ledger = readLedger(home);
     const latest = latestLife(ledger);
-    // A successor's ledger is none of a dead predecessor's business.
-    // An empty one was begun to be removed.
-    if (ledger.last > 0) {
-      if (latest?.number !== epoch || !hasEnded(ledger, latest)) return;
-      if (claim !== undefined && latest.claimant.claim !== claim) return;
-    }
+    // A successor's ledger is none of a dead predecessor's business; an empty one was begun to be removed.
+    if (ledger.last > 0 && !(isOf(latest, claim) && hasEnded(ledger, latest))) return;
     if (fs.readdirSync(home).some((name) => name !== 'ledger')) return;
     if (fs.existsSync(join(home, 'ledger'))) removeLedger(home, ledger);
     fs.rmdirSync(home);

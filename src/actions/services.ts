@@ -16,7 +16,7 @@ import { takeUp } from './find-images.ts';
 import { demandFrozen, freezeForDump, thawContainer } from './freeze-container.ts';
 import { namingFullDisk } from './full-disk.ts';
 import type { Host } from './host.ts';
-import { closeLife, noteAttempt, noteFailed, noteRestored } from './lives.ts';
+import { closeLife, noteAttempt, noteOutcome } from './lives.ts';
 import { pauseContainer } from './pause-container.ts';
 import { releaseHeld } from './release-held.ts';
 import { dropRollback, rollBackRootfs, saveRollback } from './rollback.ts';
@@ -182,7 +182,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
             try {
               await restoreMemory(holding(restoreSlot), input);
             } catch (error) {
-              await noteFailed(host, input);
+              await noteOutcome(host, input, 'failed');
               throw error;
             } finally {
               restoreSlot?.release();
@@ -191,7 +191,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           hold: bounded('hold', async (input) => {
             await (await import('./hold-restored.ts')).holdRestored(watched(), input);
             noteHeld(input.container);
-            await noteRestored(host, input);
+            await noteOutcome(host, input, 'restored');
           }),
           dropRollback: service('dropRollback', async ({ container }) => {
             await watch?.end();
