@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { availableParallelism, freemem } from 'node:os';
 import { join } from 'node:path';
-import { awaitLock, lockDescriptor } from './flock.ts';
+import { awaitLock, type LockAnswer, lockDescriptor } from './flock.ts';
 import type { Host } from './host.ts';
 import type { HostConfig } from './host-config.ts';
 import { reasonOf } from './problem.ts';
@@ -54,7 +54,7 @@ export async function takeSlot(host: Host, work: Work): Promise<Slot> {
       const likely = paths[process.pid % count] as string;
       // One deadline for the queue and the slot.
       const left = Math.max(0, lockTimeoutSeconds - (performance.now() - began) / 1000);
-      const held = tryOne(likely) ?? (await awaitAny(paths, left));
+      const held = (await tryOne(likely)) ?? (await awaitAny(paths, left));
       if (!held) return withoutSlot(host, work, began, count);
       const waitedMs = Math.round(performance.now() - began);
       host.log.info({ work, waitedMs }, `has one of the ${count} slots for ${work}`);
@@ -77,26 +77,24 @@ function withoutSlot(host: Host, work: Work, began: number, count: number): Slot
 }
 
 /** Undefined where the time is up. */
-async function awaitTurn(path: string, timeoutSeconds: number): Promise<Held | undefined> {
-  const turn = open(path);
-  try {
-    if ((await awaitLock(turn.fd, path, timeoutSeconds).answer) === 'locked') return turn;
-    fs.closeSync(turn.fd);
-    return undefined;
-  } catch (error) {
-    fs.closeSync(turn.fd);
-    throw error;
-  }
-}
+const awaitTurn = (path: string, timeoutSeconds: number): Promise<Held | undefined> =>
+  ifLocked(path, ({ fd }) => awaitLock(fd, path, timeoutSeconds).answer);
 
-function tryOne(path: string): Held | undefined {
-  const slot = open(path);
+const tryOne = (path: string): Promise<Held | undefined> =>
+  ifLocked(path, ({ fd }) => lockDescriptor(fd, path, 0));
+
+/** Opens a file for its lock, and closes it again where that is not had. */
+async function ifLocked(
+  path: string,
+  ask: (file: Held) => LockAnswer | Promise<LockAnswer>,
+): Promise<Held | undefined> {
+  const file = open(path);
   let had = false;
   try {
-    had = lockDescriptor(slot.fd, path, 0) === 'locked';
-    return had ? slot : undefined;
+    had = (await ask(file)) === 'locked';
+    return had ? file : undefined;
   } finally {
-    if (!had) fs.closeSync(slot.fd);
+    if (!had) fs.closeSync(file.fd);
   }
 }
 

@@ -22,7 +22,7 @@ export async function namingFullDisk<Result>(
     return await work();
   } catch (error) {
     if (!(await isReachable())) throw error;
-    const free = freeBytes(directory);
+    const free = freeOrUnknown(directory);
     if (free === undefined || free >= fullBelow) throw error;
     throw new Problem(
       'disk-full',
@@ -33,10 +33,19 @@ export async function namingFullDisk<Result>(
   }
 }
 
-function freeBytes(directory: string): number | undefined {
+/**
+ * What an ordinary user may still write on the file system of a directory (statfs(2)).
+ *
+ * @throws the file system's own error.
+ */
+export function freeBytes(directory: string): number {
+  const { bavail, bsize } = statfsSync(directory);
+  return bavail * bsize;
+}
+
+function freeOrUnknown(directory: string): number | undefined {
   try {
-    const { bavail, bsize } = statfsSync(directory);
-    return bavail * bsize;
+    return freeBytes(directory);
   } catch {
     return undefined;
   }

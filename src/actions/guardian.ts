@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { type Freezer, freezerFile } from './freezer.ts';
-import type { Host } from './host.ts';
+import { type Host, searchPathOf } from './host.ts';
 import { processStartTime } from './runc-state.ts';
 
 /**
@@ -52,7 +52,7 @@ export class Guardian {
       // Out of the caller's process group, which may be killed as one.
       detached: true,
       cwd: '/',
-      env: { PATH: host.env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin' },
+      env: { PATH: searchPathOf(host) },
       stdio: ['pipe', 'pipe', 'ignore', ...(host.locks ?? [])],
     });
     this.#child = child;

@@ -19,3 +19,7 @@ export interface Host {
   /** Descriptors with a lock on them (the container's, a slot's), for whoever works for this wrapper and may outlive it. */
   readonly locks?: readonly number[];
 }
+
+/** Where programs are looked for that work past the caller's environment. */
+export const searchPathOf = ({ env }: Pick<Host, 'env'>): string =>
+  env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin';

@@ -1,8 +1,9 @@
-import { existsSync, mkdirSync, statfsSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { readContainerConfig } from './container-config.ts';
+import { freeBytes } from './full-disk.ts';
 import type { Host } from './host.ts';
 import { Problem } from './problem.ts';
 import { locateRootfs, type RootfsLocation } from './rootfs-location.ts';
@@ -87,11 +88,6 @@ async function bytesOf(location: RootfsLocation): Promise<number> {
   const words = ['--summarize', '--one-file-system', '--block-size=1', '--', directory];
   const { stdout } = await execa('du', words, { stdin: 'ignore', reject: false });
   return Number(/^\d+/.exec(stdout)?.[0] ?? 0);
-}
-
-function freeBytes(directory: string): number {
-  const { bavail, bsize } = statfsSync(directory);
-  return bavail * bsize;
 }
 
 /**

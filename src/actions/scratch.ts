@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { bootId } from './boot-id.ts';
+import { freeBytes } from './full-disk.ts';
 import type { Host } from './host.ts';
 import { refuseUnsafeWay } from './image-place.ts';
 import { Problem, reasonOf } from './problem.ts';
@@ -37,11 +38,11 @@ export function prepareScratch(host: Host, container: ContainerIdentity, bytes: 
   for (const name of fs.readdirSync(scratchDir)) {
     if (isOwnName.test(name) && name !== ownName(bootId())) drop(host, join(scratchDir, name));
   }
-  const { bavail, bsize } = fs.statfsSync(scratchDir);
-  if (bavail * bsize >= bytes) return;
+  const free = freeBytes(scratchDir);
+  if (free >= bytes) return;
   throw new Problem(
     'scratch-full',
-    `the job's memory takes ${bytes} bytes, and ${scratchDir} has ${bavail * bsize} left; make room there, or name a ` +
+    `the job's memory takes ${bytes} bytes, and ${scratchDir} has ${free} left; make room there, or name a ` +
       'larger disk by scratchDir',
   );
 }

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import { join } from 'node:path';
-import type { Host } from './host.ts';
+import { type Host, searchPathOf } from './host.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { processStartTime } from './runc-state.ts';
 
@@ -55,13 +55,13 @@ export async function answers(host: Asking, imageRoot: string, mayRemember = fal
 
 /** Runs a program for so long at most; its pid where it has not ended by then. One that cannot be started says nothing. */
 async function leftBehind(
-  { env }: Asking,
+  host: Asking,
   [file, ...args]: readonly [string, ...string[]],
   ms: number,
 ): Promise<number | undefined> {
   // A Ctrl-C at the wrapper is none at it, and it must hold nobody's working directory or streams.
-  const PATH = env.PATH ?? '/usr/sbin:/usr/bin:/sbin:/bin';
-  const child = spawn(file, args, { stdio: 'ignore', detached: true, cwd: '/', env: { PATH } });
+  const env = { PATH: searchPathOf(host) };
+  const child = spawn(file, args, { stdio: 'ignore', detached: true, cwd: '/', env });
   let timer: NodeJS.Timeout | undefined;
   const ended = new Promise<undefined>((resolve) => {
     child.once('exit', () => resolve(undefined));
