@@ -1,8 +1,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, symlinkSync } from 'node:fs';
+import { readFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFailed, test } from 'vitest';
+import { processes } from '../../src/actions/processes.ts';
+import { textOf } from '../../src/actions/read-or-nothing.ts';
 import type { Container, Engine } from '../support/engine.ts';
 import { ctrEngine } from '../support/engine-ctr.ts';
 import { dockerEngine } from '../support/engine-docker.ts';
@@ -12,6 +14,7 @@ import { imageNames } from '../support/image-names.ts';
 import { busyboxImage } from '../support/images.ts';
 import { enabled, ticksOf } from '../support/jobs.ts';
 import { whichOrThrow } from '../support/paths.ts';
+import { processesBy } from '../support/proc.ts';
 import { requireRealStack } from '../support/requires.ts';
 import { type Stack, startStack } from '../support/stack.ts';
 import { waitFor } from '../support/wait.ts';
@@ -64,32 +67,17 @@ async function expectToFollow(last: number, begin: () => Promise<Container>): Pr
 const runsIn = (engine: Engine, image: string) => (id: string, key: string) =>
   engine.run({ id, image, args: counting, env: enabled(key) });
 
-const pids = (): string[] => readdirSync('/proc').filter((name) => /^\d+$/.test(name));
-const textOf = (path: string): string => {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return '';
-  }
-};
-
 /** What is in a container's cgroup. */
-const tasksOf = (id: string): string[] =>
-  pids().filter((pid) => textOf(`/proc/${pid}/cgroup`).includes(`/${id}\n`));
+const tasksOf = (id: string): number[] =>
+  processes().filter((pid) => textOf(`/proc/${pid}/cgroup`).includes(`/${id}\n`));
 
 /** The wrappers at work on a container. */
-const wrappersOf = (id: string): string[] =>
-  pids().filter((pid) => {
-    const words = textOf(`/proc/${pid}/cmdline`).split('\0');
-    return words.includes(id) && words.some((word) => word.endsWith('/dist/tardis-runc.cjs'));
-  });
+const wrappersOf = (id: string): number[] =>
+  processesBy((words) => words.includes(id) && words.some((word) => word.endsWith('/dist/tardis-runc.cjs')));
 
 /** The runc that restores a container. */
-const restoring = (id: string): string[] =>
-  pids().filter((pid) => {
-    const words = textOf(`/proc/${pid}/cmdline`).split('\0');
-    return words.includes('restore') && words.includes(id);
-  });
+const restoring = (id: string): number[] =>
+  processesBy((words) => words.includes('restore') && words.includes(id));
 
 describe.skipIf(requireRealStack().skip)('containerd is killed', () => {
   let stack: Stack;

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   afterAll,
@@ -20,6 +20,7 @@ import { fuseShare, loopShare, type Share } from '../support/frozen-share.ts';
 import { imageNames } from '../support/image-names.ts';
 import { busyboxImage } from '../support/images.ts';
 import { counting, enabled, ticksOf } from '../support/jobs.ts';
+import { processesBy } from '../support/proc.ts';
 import { requireRealStack } from '../support/requires.ts';
 import { type Stack, startStack } from '../support/stack.ts';
 import { waitFor } from '../support/wait.ts';
@@ -31,18 +32,8 @@ async function expectToCountOn(container: Container, first = 1, timeoutMs = 30_0
   expect(ticksOf(container)).toEqual(ticksOf(container).map((_, i) => first + i));
 }
 
-const processes = (...words: string[]): number[] =>
-  readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .filter((pid) => {
-      try {
-        const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-        return words.every((word) => line.some((part) => part.endsWith(word)));
-      } catch {
-        return false;
-      }
-    })
-    .map(Number);
+const processes = (...ends: string[]): number[] =>
+  processesBy((words) => ends.every((end) => words.some((word) => word.endsWith(end))));
 
 describe.skipIf(requireRealStack({ docker: true }).skip)('a CRIU that hangs', () => {
   let stack: Stack;

@@ -10,6 +10,8 @@ import {
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { processes } from '../../src/actions/processes.ts';
+import { textOf } from '../../src/actions/read-or-nothing.ts';
 import { fixturesDir, hostPath, projectRoot, whichOrThrow } from '../support/paths.ts';
 import { requireRealStack } from '../support/requires.ts';
 import { type Ran, run } from '../support/run.ts';
@@ -49,17 +51,9 @@ describe.skipIf(requireRealStack().skip)('scripts/setup-host.sh', () => {
     });
     return { ...ran, left: [...readdirSync(TMPDIR), ...processesWith(TMPDIR), ...mountsWith(TMPDIR)] };
   }
-  const textOf = (file: string): string => {
-    try {
-      return readFileSync(file, 'utf8');
-    } catch {
-      return '';
-    }
-  };
   /** Those that name the directory: runc and criu; and those whose root file system is in it: a container's. */
   const processesWith = (text: string): string[] =>
-    readdirSync('/proc')
-      .filter((name) => /^\d+$/.test(name))
+    processes()
       .filter((pid) => `${textOf(`/proc/${pid}/cmdline`)}${textOf(`/proc/${pid}/mountinfo`)}`.includes(text))
       .map((pid) => textOf(`/proc/${pid}/cmdline`).replaceAll('\0', ' '));
   const mountsWith = (text: string): string[] =>

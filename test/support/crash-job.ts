@@ -1,13 +1,16 @@
 import { createHash } from 'node:crypto';
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { indexEntryOf } from '../../src/actions/container-index.ts';
 import { noteEntry, readLedger } from '../../src/actions/ledger.ts';
 import { readManifest } from '../../src/actions/manifest.ts';
+import { statFields } from '../../src/actions/processes.ts';
+import { namesIn, targetOf, textOf } from '../../src/actions/read-or-nothing.ts';
 import { validateImage } from '../../src/actions/validate-image.ts';
 import type { Call, DirectRunc } from './direct-runc.ts';
 import { counting, ticksOf } from './jobs.ts';
 import { fixturesDir } from './paths.ts';
+import { processesBy, wordsOf } from './proc.ts';
 import { rollbacksIn } from './rollbacks.ts';
 import type { Ran } from './run.ts';
 import type { Stack } from './stack.ts';
@@ -216,13 +219,7 @@ export class CrashJob {
 
   /** The wrappers, shells and runcs that work on this container, but for the pipeline that the test began itself. */
   processes(): number[] {
-    return namesIn('/proc')
-      .filter((name) => /^\d+$/.test(name))
-      .map(Number)
-      .filter((pid) => {
-        const words = wordsOf(pid);
-        return words.includes(this.id) && !words.some((word) => word.includes('/call-'));
-      });
+    return processesBy((words) => words.includes(this.id) && !words.some((word) => word.includes('/call-')));
   }
 
   wrappers(): number[] {
@@ -251,16 +248,8 @@ export class CrashJob {
   isAwaited(): boolean {
     const lock = join(this.#stack.runDir, 'locks', this.#runc.root, this.id);
     return namesIn('/proc').some(
-      (pid) => wordsOf(Number(pid))[0] === 'flock' && linkOf(`/proc/${pid}/fd/3`) === lock,
+      (pid) => wordsOf(Number(pid))[0] === 'flock' && targetOf(`/proc/${pid}/fd/3`) === lock,
     );
-  }
-}
-
-function namesIn(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return [];
   }
 }
 
@@ -270,31 +259,8 @@ const namesBelow = (directory: string): string[] =>
     return [path, ...namesBelow(path)];
   });
 
-function textOf(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch {
-    return '';
-  }
-}
-
-function linkOf(path: string): string {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return '';
-  }
-}
-
-/** proc_pid_stat(5): after the name in parentheses, field 4. */
-function statFieldsOf(pid: number): string[] {
-  const stat = textOf(`/proc/${pid}/stat`);
-  return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-}
-
-const parentOf = (pid: number): number => Number(statFieldsOf(pid)[1]);
+/** proc_pid_stat(5): fields 4 and 5 are the parent and the process group. */
+const parentOf = (pid: number): number => Number(statFields(pid)[1]);
 
 /** Whether a process leads a group of its own: others than those that it has begun are not in there. */
-export const leadsGroup = (pid: number): boolean => Number(statFieldsOf(pid)[2]) === pid;
-
-const wordsOf = (pid: number): string[] => textOf(`/proc/${pid}/cmdline`).split('\0').slice(0, -1);
+export const leadsGroup = (pid: number): boolean => Number(statFields(pid)[2]) === pid;
