@@ -19,7 +19,16 @@ const specSchema = z.object({
     user: z.optional(z.unknown()),
     capabilities: z.optional(z.unknown()),
   }),
-  mounts: z.nullish(z.array(z.object({ destination: z.string(), type: z.optional(z.string()) }))),
+  mounts: z.nullish(
+    z.array(
+      z.object({
+        destination: z.string(),
+        type: z.nullish(z.string()),
+        source: z.nullish(z.string()),
+        options: z.nullish(z.array(z.string())),
+      }),
+    ),
+  ),
   linux: z.nullish(
     z.object({
       namespaces: z.nullish(z.array(z.object({ type: z.string(), path: z.nullish(z.string()) }))),
@@ -39,8 +48,18 @@ export interface ContainerConfig {
   readonly hasFreshNetwork: boolean;
   /** `linux.cgroupsPath`, where it is given: a path, or for systemd `slice:prefix:name`. */
   readonly cgroupsPath: string | undefined;
+  readonly mounts: readonly MountPoint[];
   /** What must be the same for a job to go on in another container. */
   readonly shape: ContainerShape;
+}
+
+/** What is mounted in a container. */
+export interface MountPoint {
+  /** Absolute, in the container, without a slash at its end. */
+  readonly destination: string;
+  /** Of a bind mount (a volume): what it shows of the host, absolute. Undefined of all others. */
+  readonly source: string | undefined;
+  readonly readOnly: boolean;
 }
 
 export interface ContainerShape {
@@ -77,6 +96,7 @@ export function readContainerConfig(bundle: string): ContainerConfig {
     terminal: spec.process.terminal ?? false,
     hasFreshNetwork: namespaces.some(({ type, path: shared }) => type === 'network' && !shared),
     cgroupsPath: spec.linux?.cgroupsPath ?? undefined,
+    mounts: (spec.mounts ?? []).map((mount) => mountPointOf(mount, bundle)),
     shape: {
       args: spec.process.args ?? [],
       cwd: spec.process.cwd ?? '/',
@@ -86,6 +106,19 @@ export function readContainerConfig(bundle: string): ContainerConfig {
       namespaces: namespaces.map(({ type }) => type).sort(),
       mountDestinations: (spec.mounts ?? []).map(({ destination }) => destination).sort(),
     },
+  };
+}
+
+/** runc takes a bind mount's source from the bundle where it is relative (libcontainer/specconv, createLibcontainerMount). */
+function mountPointOf(
+  { destination, type, source, options }: NonNullable<z.infer<typeof specSchema>['mounts']>[number],
+  bundle: string,
+): MountPoint {
+  const isBind = type === 'bind' || (options ?? []).some((option) => option === 'bind' || option === 'rbind');
+  return {
+    destination: resolve('/', destination),
+    source: isBind && source ? resolve(bundle, source) : undefined,
+    readOnly: (options ?? []).includes('ro'),
   };
 }
 
@@ -141,6 +174,23 @@ export function compressionLevelOf(env: ReadonlyMap<string, string>): number | u
   );
 }
 
+/** What becomes of files on volumes that are larger than when the job was dumped. */
+export type OnGrownFiles = 'refuse' | 'truncate';
+
+/**
+ * `TARDIS_ON_GROWN_FILES`.
+ *
+ * @throws Problem `grown-files` for a word that is none of them; the container then runs without Tardis.
+ */
+export function onGrownFilesOf(env: ReadonlyMap<string, string>): OnGrownFiles {
+  const given = env.get('TARDIS_ON_GROWN_FILES') || 'refuse';
+  if (given === 'refuse' || given === 'truncate') return given;
+  throw new Problem(
+    'grown-files',
+    `TARDIS_ON_GROWN_FILES ${JSON.stringify(given)} is refused: expected refuse or truncate. The container runs without Tardis`,
+  );
+}
+
 export interface ContainerSettings {
   readonly key: string;
   /** The directory that holds `<key>/<generation>`. */
@@ -163,6 +213,7 @@ export function settingsOf(
 ): ContainerSettings {
   resumeAfterOf(env);
   compressionLevelOf(env);
+  onGrownFilesOf(env);
   const given = env.get('TARDIS_CHECKPOINT_KEY') || env.get('AWS_BATCH_JOB_ID') || id;
   if (!keyForm.test(given)) {
     throw new Problem(

@@ -106,28 +106,74 @@ export interface UnlinkedFile {
   readonly remap: string;
 }
 
+/** A regular file that a task had open, or mapped. */
+export interface OpenFile {
+  /** In the container, as CRIU writes it. */
+  readonly name: string;
+  /** Of open(2). */
+  readonly flags: number;
+  /** In bytes. CRIU restores it only at this size; undefined where it does not care (one that is only appended to). */
+  readonly size: number | undefined;
+}
+
+interface RegularFile extends OpenFile {
+  readonly id: number;
+}
+
+interface Remap {
+  readonly id: number;
+  readonly to: number;
+  readonly type: number;
+}
+
 /** images/remap-file-path.proto: a remap_file_path_entry has orig_id 1, remap_id 2, remap_type 3. */
 const linkedType = 0;
 
 /**
- * The unlinked files of an image. `files.img` holds `file_entry`s: id 2 and, for a regular file, the
- * `reg_file_entry` 3 with its id 1 and name 6 (images/fdinfo.proto, regfile.proto).
+ * The regular files of an image. `files.img` holds `file_entry`s: id 2 and, for a regular file, the `reg_file_entry` 3 with
+ * its id 1, flags 2, name 6, and size 8 (images/fdinfo.proto, regfile.proto).
  */
-export function unlinkedFilesIn(imageDirectory: string): UnlinkedFile[] {
-  const remaps = join(imageDirectory, 'remap-fpath.img');
-  if (!fs.existsSync(remaps)) return [];
-  const names = new Map<number, string>();
-  for (const entry of entriesOf(join(imageDirectory, 'files.img'))) {
+function regularFilesIn(imageDirectory: string): RegularFile[] {
+  return [...entriesOf(join(imageDirectory, 'files.img'))].flatMap((entry) => {
     const file = bytesIn(entry, 3);
     const fields = file ? fieldsOf(file) : [];
-    const name = bytesIn(fields, 6);
     const id = numberIn(fields, 1);
-    if (id !== undefined && name) names.set(id, name.toString());
-  }
-  return [...entriesOf(remaps)].flatMap((entry) => {
-    const original = names.get(numberIn(entry, 1) ?? -1);
-    const remap = names.get(numberIn(entry, 2) ?? -1);
-    const isLink = (numberIn(entry, 3) ?? linkedType) === linkedType;
-    return isLink && original !== undefined && remap !== undefined ? [{ name: original, remap }] : [];
+    const name = bytesIn(fields, 6);
+    if (id === undefined || !name) return [];
+    return [{ id, name: name.toString(), flags: numberIn(fields, 2) ?? 0, size: numberIn(fields, 8) }];
   });
+}
+
+/** The files that CRIU finds by another name than theirs at the restore; none where it has written no list of them. */
+function remapsIn(imageDirectory: string): Remap[] {
+  const path = join(imageDirectory, 'remap-fpath.img');
+  if (!fs.existsSync(path)) return [];
+  return [...entriesOf(path)].map((entry) => ({
+    id: numberIn(entry, 1) ?? -1,
+    to: numberIn(entry, 2) ?? -1,
+    type: numberIn(entry, 3) ?? linkedType,
+  }));
+}
+
+/** The unlinked files of an image. */
+export function unlinkedFilesIn(imageDirectory: string): UnlinkedFile[] {
+  const remaps = remapsIn(imageDirectory);
+  if (remaps.length === 0) return [];
+  const names = new Map(regularFilesIn(imageDirectory).map(({ id, name }) => [id, name]));
+  return remaps.flatMap(({ id, to, type }) => {
+    const original = names.get(id);
+    const remap = names.get(to);
+    return type === linkedType && original !== undefined && remap !== undefined
+      ? [{ name: original, remap }]
+      : [];
+  });
+}
+
+/** The regular files of an image that are looked for by their own names at the restore. */
+export function openFilesIn(imageDirectory: string): OpenFile[] {
+  const remaps = remapsIn(imageDirectory);
+  const others = new Set(remaps.flatMap(({ id, to }) => [id, to]));
+  return regularFilesIn(imageDirectory)
+    .filter(({ id }) => !others.has(id))
+    .map(({ name, flags, size }) => ({ name, flags, size }));
 }

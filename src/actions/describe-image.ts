@@ -5,7 +5,7 @@ import type { CheckpointStep } from '../machines/checkpoint.ts';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
 import { baseIdentityOf } from './base-identity.ts';
 import { compressDump } from './compression.ts';
-import { readContainerConfig } from './container-config.ts';
+import { type OnGrownFiles, onGrownFilesOf, readContainerConfig } from './container-config.ts';
 import { copyFiles } from './copy-files.ts';
 import { dropPendingSignals } from './criu-image.ts';
 import { readStoppedTasks } from './dump-memory.ts';
@@ -27,6 +27,7 @@ import {
 import { readManifestKeys } from './manifest-keys.ts';
 import { locateRootfs } from './rootfs-location.ts';
 import { readRootfsSummary } from './save-rootfs.ts';
+import { type VolumeFile, volumeFilesOf } from './volume-files.ts';
 
 /** Switches of `runc checkpoint` that `runc restore` needs as well: the shim never passes them there. */
 const switchesForRestore = ['tcp-established', 'ext-unix-sk', 'shell-job'] as const;
@@ -66,6 +67,18 @@ function dropStopSignals({ log }: Host, container: ContainerIdentity, dump: stri
     log.info({ signals: [...sent], dropped }, 'left signals out that were to stop the job that was dumped');
 }
 
+/** A job that runs on writes on, and CRIU restores no file at another size than at the dump. */
+function warnOfGrowth({ log }: Host, files: readonly VolumeFile[], onGrown: OnGrownFiles): void {
+  const written = files.filter((file) => file.written).map(({ path }) => path);
+  if (written.length === 0 || onGrown === 'truncate') return;
+  const more = written.length > 3 ? ` and ${written.length - 3} more` : '';
+  log.warn(
+    { files: written },
+    `the job writes to ${written.slice(0, 3).join(', ')}${more} on a volume: once that has grown this image is refused; ` +
+      'set TARDIS_ON_GROWN_FILES=truncate to have it cut back at the restore',
+  );
+}
+
 /**
  * Writes the manifest over everything that is in the partial image by now, and the two configurations. A job that is
  * left running runs meanwhile: nothing here looks at what it may change.
@@ -81,14 +94,16 @@ export async function describeImage(
   const partial = partialOf(image);
   const level = levelFor(host, { container });
   const { dumpDirectory } = image;
+  const config = readContainerConfig(container.bundle);
   dropStopSignals(host, container, dumpPlaceOf({ image }));
+  const volumeFiles = volumeFilesOf(dumpPlaceOf({ image }), config.mounts);
+  if (request.leaveRunning) warnOfGrowth(host, volumeFiles, onGrownFilesOf(config.env));
   const compressed =
     dumpDirectory && level > 0 ? await compressDump(dumpDirectory, dumpIn(image), level) : undefined;
   if (dumpDirectory && !compressed)
     await copyFiles(dumpDirectory, fs.readdirSync(dumpDirectory), dumpIn(image), 'into the image');
   if (dumpDirectory) makePrivate(dumpDirectory);
   const createdAt = new Date().toISOString();
-  const config = readContainerConfig(container.bundle);
   fs.writeFileSync(join(partial, 'spec.dump'), config.text, { mode: 0o600 });
   fs.writeFileSync(
     join(partial, 'config.dump'),
@@ -123,6 +138,7 @@ export async function describeImage(
       leftRunning: request.leaveRunning,
       flags: [...switches, 'file-locks' as const].map((name) => `--${name}` as const),
       stoppedTasks: readStoppedTasks(container, partial),
+      volumeFiles,
     },
     rootfs: { ...readRootfsSummary(partial), base },
     host: { ...facts, cpuFlags: [...facts.cpuFlags], kernelFeatures: [...facts.kernelFeatures] },

@@ -1,6 +1,7 @@
 import type { RestoreInput } from '../machines/restore.ts';
 import { baseIdentityOf } from './base-identity.ts';
 import { readContainerConfig } from './container-config.ts';
+import { refuseChangedFiles } from './grown-files.ts';
 import type { Host } from './host.ts';
 import { readHostFacts } from './host-facts.ts';
 import { refuseUnsafeImage } from './image-place.ts';
@@ -13,22 +14,23 @@ import { validateImage } from './validate-image.ts';
  * Decides whether the image may become this container. Who may have written it is asked first: until then nothing
  * of it is read.
  *
- * @throws Problem `image-...`, see {@link refuseUnsafeImage} and {@link validateImage}; `manifest-keys`;
+ * @throws Problem `image-...`, see {@link refuseUnsafeImage}, {@link validateImage}, and {@link refuseChangedFiles}; `manifest-keys`;
  * `scratch-full`; `rootfs-...` where the container's layers cannot be found. Nothing has been touched then.
  */
 export async function judgeImage(host: Host, { container, image }: RestoreInput): Promise<void> {
   refuseUnsafeImage(host.config, container, image);
   const keys = readManifestKeys(host.config.manifestKeys);
-  const { shape, rootfs } = readContainerConfig(container.bundle);
+  const { shape, rootfs, ...settings } = readContainerConfig(container.bundle);
   const facts = await readHostFacts(host);
   const readBase = async () => baseIdentityOf(locateRootfs(rootfs));
-  const { compressed = {} } = await validateImage(image.directory, {
+  const { compressed = {}, dump } = await validateImage(image.directory, {
     key: container.key,
     shape,
     facts,
     keys,
     readBase,
   });
+  await refuseChangedFiles(dump.volumeFiles ?? [], settings);
   const bytes = Object.values(compressed).reduce((sum, file) => sum + file.bytes, 0);
   if (bytes > 0) prepareScratch(host, container, bytes);
 }

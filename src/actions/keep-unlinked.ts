@@ -7,6 +7,7 @@ import { dumpPlaceOf } from './dump-place.ts';
 import { freezerOf, processesIn } from './freezer.ts';
 import type { Host } from './host.ts';
 import { Problem } from './problem.ts';
+import { targetOf } from './read-or-nothing.ts';
 import { parseMountinfo } from './rootfs-location.ts';
 import { readRuncRecord } from './runc-state.ts';
 import { saveContainerRootfs } from './save-rootfs.ts';
@@ -60,23 +61,31 @@ function isOnVolume(pid: number | undefined, { remap }: UnlinkedFile): boolean {
 /** A descriptor or a mapping of the unlinked file, on the container's root file system. */
 function findOpen(pids: readonly number[], { name }: UnlinkedFile, root: string): string | undefined {
   const target = `${posix.join('/', name)} (deleted)`;
-  const device = fs.statSync(root).dev;
+  const mount = mountIdOf(root);
   for (const pid of pids) {
     for (const kind of ['fd', 'map_files']) {
       const directory = `/proc/${pid}/${kind}`;
       for (const entry of fs.readdirSync(directory)) {
         const path = join(directory, entry);
-        if (linkText(path) === target && fs.statSync(path).dev === device) return path;
+        if (targetOf(path) === target && mountIdOf(path) === mount) return path;
       }
     }
   }
   return undefined;
 }
 
-function linkText(path: string): string | undefined {
+/** O_PATH (open(2)): nothing is opened that could be waited for, and no device is touched. */
+const pathOnly = 0o10000000;
+
+/**
+ * The mount that a path is on (proc_pid_fdinfo(5), mnt_id). Device numbers do not tell: files of an overlay whose layers lie on
+ * several file systems have some of their own (kernel Documentation/filesystems/overlayfs.rst, "Inode properties").
+ */
+function mountIdOf(path: string): string | undefined {
+  const fd = fs.openSync(path, pathOnly);
   try {
-    return fs.readlinkSync(path);
-  } catch {
-    return undefined;
+    return /^mnt_id:\s*(\d+)$/m.exec(fs.readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
+  } finally {
+    fs.closeSync(fd);
   }
 }

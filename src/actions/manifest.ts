@@ -43,6 +43,17 @@ export const manifestSchema = z.object({
     flags: z.array(z.enum(restoreFlags)),
     /** Pids in the container that were stopped when dumped, and stay so. */
     stoppedTasks: z.array(z.number()),
+    /** What the restore needs of volumes, see volume-files.ts; absent in images of an earlier Tardis. */
+    volumeFiles: z.optional(
+      z.array(
+        z.object({
+          path: z.string().check(z.startsWith('/')),
+          bytes: z.int().check(z.nonnegative()),
+          /** Whether the job had it open for writing. */
+          written: z.boolean(),
+        }),
+      ),
+    ),
   }),
   rootfs: z.object({
     kind: z.enum(['overlay', 'whole', 'none']),

@@ -35,9 +35,13 @@ function places(host: Host, { bundle }: ContainerIdentity) {
 const pendingIn = ({ all }: ReturnType<typeof places>): string | undefined =>
   all.find((directory) => [wholeMark, unsavedMark].some((mark) => existsSync(join(directory, mark))));
 
+/** Where the rollback of a container that is being restored is kept; undefined where none was begun. */
+export const rollbackOf = (host: Host, container: ContainerIdentity): string | undefined =>
+  pendingIn(places(host, container));
+
 /** Whether an image was applied, or half of one, by a wrapper that neither finished nor rolled back. */
 export const isRollbackPending = (host: Host, container: ContainerIdentity): boolean =>
-  pendingIn(places(host, container)) !== undefined;
+  rollbackOf(host, container) !== undefined;
 
 /**
  * Saves what {@link rollBackRootfs} needs; nothing of the root file system is changed. May be run twice: one that is
@@ -91,7 +95,8 @@ async function bytesOf(location: RootfsLocation): Promise<number> {
 }
 
 /**
- * Makes the root file system what it was at {@link saveRollback}; where nothing was saved, nothing was changed.
+ * Makes the root file system, and files on volumes that were cut back, what they were at {@link saveRollback}; where nothing was
+ * saved, nothing was changed.
  *
  * @throws Problem `rollback` where there was no room to save it.
  */
@@ -99,6 +104,8 @@ export async function rollBackRootfs(host: Host, container: ContainerIdentity): 
   const found = places(host, container);
   const pending = pendingIn(found);
   if (!pending) return;
+  const { putCutBack } = await import('./grown-files.ts');
+  await putCutBack(host, pending);
   if (existsSync(join(pending, unsavedMark))) {
     throw new Problem(
       'rollback',

@@ -5,7 +5,6 @@ import { containerMachine } from '../machines/container.ts';
 import type { RuncStep } from '../machines/container-context.ts';
 import { restoreMachine } from '../machines/restore.ts';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
-import { readContainerConfig } from './container-config.ts';
 import { deleteContainer } from './delete-container.ts';
 import { dumpPlaceOf, levelFor } from './dump-place.ts';
 import { type Slot, takeSlot } from './dump-slots.ts';
@@ -127,6 +126,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
               pages = early?.finish();
             });
             await (await import('./keep-unlinked.ts')).keepUnlinked(host, step);
+            await (await import('./image-needs.ts')).demandLasting(host, step);
           }),
           thaw: bounded('thaw', ({ container }) => thawContainer(container)),
           describeImage: sealing('describeImage', async (step) => {
@@ -170,11 +170,8 @@ export function provideServices(host: Host, beforeEffect: () => void) {
             );
           }),
           saveRollback: bounded('saveRollback', ({ container }) => saveRollback(host, container)),
-          applyRootfs: bounded('applyRootfs', async ({ container, image }) =>
-            (await import('./rootfs-reset.ts')).resetRootfs(
-              readContainerConfig(container.bundle).rootfs,
-              image.directory,
-            ),
+          applyRootfs: bounded('applyRootfs', async (input) =>
+            (await import('./apply-image.ts')).applyImage(host, input),
           ),
           restoreMemory: bounded('restoreMemory', async (input) => {
             await noteAttempt(host, input);

@@ -8,6 +8,7 @@ import { imageNames } from '../support/image-names.ts';
 import { busyboxImage } from '../support/images.ts';
 import { counting, enabled, ticksOf } from '../support/jobs.ts';
 import { requireRealStack } from '../support/requires.ts';
+import { run as command } from '../support/run.ts';
 import { type Stack, startStack } from '../support/stack.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -113,8 +114,14 @@ describe.skipIf(requireRealStack().skip)('how a job ends, and who carries it on'
   });
 
   /** A counting job whose configuration is changed before it is created and started. */
-  async function started(id: string, change: (config: Config) => void, args = counting): Promise<CrashJob> {
-    const job = await CrashJob.make(stack, runc, id, { args });
+  async function started(
+    id: string,
+    change: (config: Config) => void,
+    args = counting,
+    { prepare = async () => {}, ...of }: Lineage = {},
+  ): Promise<CrashJob> {
+    const job = await CrashJob.make(stack, runc, id, { args, ...of });
+    await prepare();
     const file = join(job.bundle, 'config.json');
     const config = JSON.parse(readFileSync(file, 'utf8')) as Config;
     change(config);
@@ -131,6 +138,9 @@ describe.skipIf(requireRealStack().skip)('how a job ends, and who carries it on'
     await job.run(['delete', '--force']);
     const next = await CrashJob.make(stack, runc, 'held-next', { imagesOf: 'held' });
     await next.begin('create').status();
+    // As the OCI runtime specification has it, and every caller expects it; to runc it is paused.
+    expect(JSON.parse((await next.run(['state'])).stdout)).toMatchObject({ id: next.id, status: 'created' });
+    expect(await next.status()).toBe('paused');
     expect(await next.run(['delete'])).toMatchObject({ exitCode: 0 });
     expect(await next.leftovers()).toEqual([]);
     // It is not lost with that container.
@@ -154,25 +164,93 @@ describe.skipIf(requireRealStack().skip)('how a job ends, and who carries it on'
     await job.run(['delete', '--force']);
   });
 
+  /** A volume of a job's own, and how it gets into its configuration. */
+  function volumeOf(name: string) {
+    const source = join(stack.dir, name);
+    mkdirSync(source);
+    const mount = { destination: '/volume', type: 'bind', source, options: ['bind', 'rw'] };
+    return { source, change: ({ mounts }: Config) => mounts.push(mount) };
+  }
+
   test('a job is not ended for an image that lacks a file: open, unlinked, and kept by another name on a volume', async () => {
-    const volume = join(stack.dir, 'volume');
-    mkdirSync(volume);
+    const volume = volumeOf('rotated-volume');
     const args = [
       'sh',
       '-c',
       `exec 3>/volume/log; ln /volume/log /volume/log.1; rm /volume/log; ${counting[2]}`,
     ];
-    const mount = ({ mounts }: Config) =>
-      mounts.push({ destination: '/volume', type: 'bind', source: volume, options: ['bind', 'rw'] });
-    const job = await started('rotated', mount, args);
+    const job = await started('rotated', volume.change, args);
     const { exitCode, stderr } = await job.checkpoint([]);
     expect([exitCode, stderr]).toEqual([
       1,
       expect.stringMatching(/\/volume\/log is open and was unlinked while another name keeps it/),
     ]);
     await job.countsOn(3);
-    expect(readdirSync(volume)).toEqual(['log.1']);
+    expect(readdirSync(volume.source)).toEqual(['log.1']);
     await job.run(['delete', '--force']);
+  });
+
+  test('a job is not ended for an image that needs a file in the memory of its host', async () => {
+    const volume = volumeOf('memory-volume');
+    await command('mount', ['-t', 'tmpfs', 'tmpfs', volume.source]);
+    const job = await started('in-memory', volume.change, ['sh', '-c', `exec 3>/volume/shm; ${counting[2]}`]);
+    const { exitCode, stderr } = await job.checkpoint([]);
+    expect([exitCode, stderr]).toEqual([
+      1,
+      expect.stringMatching(
+        /^the job has \/volume\/shm open, and \/volume is a volume in this host's memory/,
+      ),
+    ]);
+    await job.countsOn(3);
+    // Left running, it loses nothing: that image is of use on this host.
+    expect(await job.checkpoint(['--leave-running'])).toMatchObject({ exitCode: 0 });
+    expect(job.warnings().join()).toContain("in this host's memory");
+    await job.run(['delete', '--force']);
+    await command('umount', [volume.source]);
+  });
+
+  test('a job that has written on to a volume since its checkpoint goes on with its file cut back, where it asks for that', async () => {
+    const volume = volumeOf('grown-volume');
+    const log = join(volume.source, 'log');
+    const writing = ['sh', '-c', `exec 3>/volume/log; ${counting[2]?.replace('echo', 'echo $i >&3; echo')}`];
+    const numbers = () => readFileSync(log, 'utf8').trim().split('\n').map(Number);
+    const job = await started('grown', volume.change, writing);
+    expect(await job.checkpoint(['--leave-running'])).toMatchObject({ exitCode: 0 });
+    expect(job.warnings().join()).toMatch(/the job writes to \/volume\/log on a volume/);
+    await job.countsOn(3);
+    await job.run(['kill', '--all']);
+    await job.run(['delete', '--force']);
+    const written = readFileSync(log, 'utf8');
+
+    // Without a word from the job nothing is touched.
+    const wary = await started('grown-wary', volume.change, writing, { imagesOf: 'grown' });
+    expect(wary.warnings().join()).toMatch(
+      /\/volume\/log on a volume has \d+ bytes, and had \d+ .*GROWN_FILES/,
+    );
+    expect(wary.ticks[0]).toBe(1);
+    await wary.run(['delete', '--force']);
+
+    writeFileSync(log, written);
+    const more = { TARDIS_ON_GROWN_FILES: 'truncate' };
+    const next = await started('grown-next', volume.change, writing, { imagesOf: 'grown', more });
+    expect(next.ticks[0]).toBeGreaterThan(1);
+    await waitFor('the file to grow', () => readFileSync(log, 'utf8').length > written.length);
+    expect(numbers()).toEqual(numbers().map((_, i) => i + 1));
+    const kept = readFileSync(`${log}.tardis-cut.1`, 'utf8');
+    expect(written.endsWith(kept) && kept.length > 0).toBe(true);
+    await next.run(['delete', '--force']);
+  });
+
+  test('a file that is open, unlinked, and kept by another name is found again on an overlay over several file systems', async () => {
+    const args = ['sh', '-c', `exec 3>/log; ln /log /log.1; rm /log; ${counting[2]}`];
+    const layered = (name: string) => overlayOverMemory(stack, join(runc.bundles, name));
+    const job = await started('layers', () => {}, args, { prepare: () => layered('layers') });
+    expect(await job.checkpoint([]), job.warnings().join()).toMatchObject({ exitCode: 0 });
+    await job.run(['delete', '--force']);
+    const prepare = () => layered('layers-next');
+    const next = await started('layers-next', () => {}, args, { imagesOf: 'layers', prepare });
+    expect(next.ticks[0], next.warnings().join()).toBe(job.ticks.length + 1);
+    await next.run(['delete', '--force']);
   });
 });
 
@@ -180,4 +258,26 @@ describe.skipIf(requireRealStack().skip)('how a job ends, and who carries it on'
 interface Config {
   mounts: object[];
   linux: { namespaces: { type: string }[]; uidMappings?: object[]; gidMappings?: object[] };
+}
+
+/** Whose images a job carries on from, and more of its settings; and what is done before it is created. */
+interface Lineage {
+  imagesOf?: string;
+  more?: Record<string, string>;
+  prepare?: () => Promise<void>;
+}
+
+/** Lays an overlay over a bundle's root file system, which a file system in memory then holds. */
+async function overlayOverMemory({ dir }: Stack, bundle: string): Promise<void> {
+  const [lower, upper, work] = ['lower', 'upper', 'work'].map((name) => join(bundle, name)) as [
+    string,
+    string,
+    string,
+  ];
+  for (const directory of [lower, upper, work]) mkdirSync(directory);
+  await command('mount', ['-t', 'tmpfs', 'tmpfs', lower]);
+  const rootfs = join(bundle, 'rootfs');
+  await command('cp', ['--archive', `${rootfs}/.`, lower]);
+  const options = `lowerdir=${lower},upperdir=${upper},workdir=${work}`;
+  await command('mount', ['-t', 'overlay', '-o', options, 'overlay', rootfs], { cwd: dir });
 }

@@ -1,0 +1,25 @@
+import type { RestoreInput } from '../machines/restore.ts';
+import { readContainerConfig } from './container-config.ts';
+import { cutGrownFiles } from './grown-files.ts';
+import type { Host } from './host.ts';
+import { readManifest } from './manifest.ts';
+import { readManifestKeys } from './manifest-keys.ts';
+import { Problem } from './problem.ts';
+import { rollbackOf } from './rollback.ts';
+import { resetRootfs } from './rootfs-reset.ts';
+
+/**
+ * Makes the files that the restored job will find: the root file system as the image has it, and on volumes what has grown
+ * since the dump cut back, where the container asks for that.
+ *
+ * @throws Problem `rollback` where there is no way back; what `resetRootfs` and `cutGrownFiles` throw.
+ */
+export async function applyImage(host: Host, { container, image }: RestoreInput): Promise<void> {
+  const rollback = rollbackOf(host, container);
+  if (rollback === undefined)
+    throw new Problem('rollback', 'the image is not applied: nothing was saved of the files before');
+  const config = readContainerConfig(container.bundle);
+  await resetRootfs(config.rootfs, image.directory);
+  const { dump } = readManifest(image.directory, readManifestKeys(host.config.manifestKeys));
+  await cutGrownFiles(host, dump.volumeFiles ?? [], config, image.generation, rollback);
+}

@@ -1,0 +1,201 @@
+import fs from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type ContainerConfig, onGrownFilesOf } from './container-config.ts';
+import type { Host } from './host.ts';
+import { Problem, reasonOf } from './problem.ts';
+import { textOf } from './read-or-nothing.ts';
+import {
+  type OnHost,
+  onHost,
+  onVolume,
+  safely,
+  sizeOnVolume,
+  type VolumeFile,
+  volumeOf,
+} from './volume-files.ts';
+
+/** A file that is larger than at the dump, and where it is on the host. */
+interface Grown extends VolumeFile {
+  readonly place: OnHost;
+  /** In bytes, now. */
+  readonly size: number;
+}
+
+/** What is needed of a container's configuration. */
+type Settings = Pick<ContainerConfig, 'mounts' | 'env'>;
+
+/**
+ * Makes sure that CRIU will find the files on volumes that a job had open as it needs them. Files that have grown since the dump
+ * will be cut back ({@link cutGrownFiles}), if the container asks for that.
+ *
+ * @throws Problem `image-volume-file` for one that is missing or has become smaller, `image-file-grown` for one that has
+ * grown and stays so. Nothing has been touched.
+ */
+export async function refuseChangedFiles(files: readonly VolumeFile[], settings: Settings): Promise<void> {
+  for (const file of files) {
+    const place = onHost(file.path, settings.mounts);
+    const size = place && (await sizeOnVolume(place));
+    if (size === undefined || size < file.bytes) {
+      throw new Problem(
+        'image-volume-file',
+        `the job had ${file.path} open, on a volume, with ${file.bytes} bytes; found ` +
+          `${size === undefined ? 'no such file' : `${size} bytes`}; mount the volume that it had, or take an image of another time`,
+      );
+    }
+  }
+  const grown = await findGrown(files, settings);
+  const [first] = grown;
+  if (!first) return;
+  const more = grown.length > 1 ? ` (and ${grown.length - 1} more)` : '';
+  const found = `${first.path}${more} on a volume has ${first.size} bytes, and had ${first.bytes} when the job was dumped`;
+  if (onGrownFilesOf(settings.env) === 'refuse') {
+    throw new Problem(
+      'image-file-grown',
+      `${found}: CRIU restores no file at another size; set TARDIS_ON_GROWN_FILES=truncate to have it cut back to what the ` +
+        'job had written by then (what is cut is kept beside it), or cut it back by hand',
+    );
+  }
+  const fixed = grown.find(({ path }) => volumeOf(path, settings.mounts)?.readOnly);
+  if (!fixed) return;
+  throw new Problem(
+    'image-file-grown',
+    `${fixed.path} has ${fixed.size} bytes, and had ${fixed.bytes} when the job was dumped; it is not cut back, for its ` +
+      'volume is read-only: it is not the job that has written there',
+  );
+}
+
+async function findGrown(files: readonly VolumeFile[], { mounts }: Settings): Promise<Grown[]> {
+  const grown: Grown[] = [];
+  for (const file of files) {
+    const place = onHost(file.path, mounts);
+    const size = place && (await sizeOnVolume(place));
+    if (place && size !== undefined && size > file.bytes) grown.push({ ...file, place, size });
+  }
+  return grown;
+}
+
+/** What was cut from a file, and where it is kept; written down before anything is cut. */
+interface Cut {
+  readonly place: OnHost;
+  /** The size that it had. */
+  readonly size: number;
+  /** The size that it was cut to. */
+  readonly bytes: number;
+  /** What follows its name in that of the file beside it that keeps what was cut. */
+  readonly kept: string;
+}
+
+const listIn = (directory: string): string => join(directory, 'cut-files.jsonl');
+
+/**
+ * Cuts files on volumes back to their size at the dump; what is cut stays beside each as `<name>.tardis-cut.<generation>`, with its
+ * owner and mode.
+ *
+ * @param rollback where is noted what {@link putCutBack} needs.
+ * @throws Problem `grown-files` for a file that is being exchanged; the file system's own error.
+ */
+export async function cutGrownFiles(
+  host: Pick<Host, 'log'>,
+  files: readonly VolumeFile[],
+  settings: Settings,
+  generation: number,
+  rollback: string,
+): Promise<void> {
+  for (const { path, place, size, bytes } of await findGrown(files, settings)) {
+    await onVolume(place, async (file) => {
+      const kept = freeName(file, generation);
+      const cut: Cut = { place, size, bytes, kept: kept.slice(file.length) };
+      fs.appendFileSync(listIn(rollback), `${JSON.stringify(cut)}\n`, { mode: 0o600 });
+      await cutBack(file, kept, bytes);
+      host.log.warn(
+        { path, size, bytes },
+        `${path} was cut from ${size} to the ${bytes} bytes that it had when the job was dumped; what was cut is in ${path}${cut.kept}`,
+      );
+    });
+  }
+}
+
+/** The name that keeps what is cut; with a number at its end where an earlier restore has left one. */
+function freeName(file: string, generation: number): string {
+  const first = `${file}.tardis-cut.${generation}`;
+  let name = first;
+  for (let n = 2; fs.lstatSync(name, { throwIfNoEntry: false }); n++) name = `${first}.${n}`;
+  return name;
+}
+
+async function cutBack(file: string, kept: string, bytes: number): Promise<void> {
+  const { O_CREAT, O_EXCL, O_WRONLY, O_RDWR } = fs.constants;
+  await using(await open(file, O_RDWR | safely), async (source) => {
+    const stats = await source.stat();
+    if (!stats.isFile())
+      throw new Problem('grown-files', 'a file on a volume was exchanged while it was cut');
+    await using(await open(kept, O_WRONLY | O_CREAT | O_EXCL | safely, 0o600), async (copy) => {
+      await copyFrom(source, bytes, copy, 0);
+      await copy.chown(stats.uid, stats.gid);
+      await copy.chmod(stats.mode & 0o777);
+      await copy.sync();
+    });
+    await source.truncate(bytes);
+    await source.sync();
+  });
+}
+
+/**
+ * Puts back what {@link cutGrownFiles} has cut; harmless where it was done, or nothing was cut.
+ *
+ * A file that has become smaller still is left as it is, with a warning.
+ */
+export async function putCutBack({ log }: Pick<Host, 'log'>, rollback: string): Promise<void> {
+  const lines = textOf(listIn(rollback)).split('\n').filter(Boolean);
+  for (const line of lines) {
+    try {
+      const cut = JSON.parse(line) as Cut;
+      await onVolume(cut.place, (file) => putBack(file, `${file}${cut.kept}`, cut));
+    } catch (error) {
+      log.warn(
+        { cut: line, reason: reasonOf(error) },
+        `a file that was cut back stays so: ${reasonOf(error)}`,
+      );
+    }
+  }
+}
+
+async function putBack(file: string, kept: string, { size, bytes }: Cut): Promise<void> {
+  const { O_RDONLY, O_RDWR } = fs.constants;
+  // The wrapper has died before it was made, or after it was put back.
+  if (!fs.lstatSync(kept, { throwIfNoEntry: false })) return;
+  await using(await open(file, O_RDWR | safely), async (target) => {
+    const now = (await target.stat()).size;
+    if (now < bytes) throw new Problem('grown-files', `it has ${now} bytes, expected ${bytes}`);
+    // It was not cut yet, or is put back already.
+    if (now >= size) return;
+    await using(await open(kept, O_RDONLY | safely), (source) => copyFrom(source, 0, target, bytes));
+    await target.sync();
+  });
+  await fs.promises.unlink(kept);
+}
+
+const chunkBytes = 1 << 20;
+
+/** Copies all that a file has from an offset on. */
+async function copyFrom(source: FileHandle, from: number, target: FileHandle, to: number): Promise<void> {
+  const buffer = Buffer.alloc(chunkBytes);
+  for (let at = 0; ; ) {
+    const { bytesRead } = await source.read(buffer, 0, buffer.length, from + at);
+    if (bytesRead === 0) return;
+    for (let done = 0; done < bytesRead; ) {
+      const { bytesWritten } = await target.write(buffer, done, bytesRead - done, to + at + done);
+      done += bytesWritten;
+    }
+    at += bytesRead;
+  }
+}
+
+async function using<Result>(file: FileHandle, work: (file: FileHandle) => Promise<Result>): Promise<Result> {
+  try {
+    return await work(file);
+  } finally {
+    await file.close();
+  }
+}
