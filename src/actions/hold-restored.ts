@@ -2,6 +2,7 @@ import { execa } from 'execa';
 import type { RestoreInput } from '../machines/restore.ts';
 import { readContainerConfig } from './container-config.ts';
 import { awaitFrozen, beginFreeze, freezerOf, processesIn } from './freezer.ts';
+import { hideContinue } from './hide-continue.ts';
 import type { Host } from './host.ts';
 import { readManifest } from './manifest.ts';
 import { readManifestKeys } from './manifest-keys.ts';
@@ -16,7 +17,7 @@ import { pidInContainer, signalTask } from './stopped-tasks.ts';
  * The order makes the hold invisible to the job: the tasks are continued while they are frozen, so no parent ever
  * runs to see its child stopped. Before Linux 6.1 a v1 freezer stays in FREEZING until stopped tasks are
  * continued; so the freeze is ordered first and awaited last. Tasks that were stopped when dumped are not
- * continued.
+ * continued. Those that would see the signal by which the others are have it taken back while they are frozen.
  *
  * @throws Problem `hold` where the job is gone already, `freezer`, `loopback`.
  */
@@ -38,6 +39,7 @@ export async function holdRestored(host: Host, { container, image }: RestoreInpu
     if (!stayStopped.has(pidInContainer(pid) ?? -1)) signalTask(pid, 'SIGCONT');
   }
   await awaitFrozen(freezer);
+  await hideContinue(host, pids);
   if (readContainerConfig(container.bundle).hasFreshNetwork) await bringLoopbackUp(host, record.pid);
 }
 

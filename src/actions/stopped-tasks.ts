@@ -18,7 +18,7 @@ export function pidInContainer(pid: number): number | undefined {
 }
 
 /** Sends a signal to a task that may have ended (a zombie that was reaped in between). */
-export function signalTask(pid: number, signal: 'SIGCONT' | 'SIGSTOP'): void {
+export function signalTask(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch (error) {

@@ -152,6 +152,27 @@ describe.skipIf(requireRealStack().skip)('how a job ends, and who carries it on'
     await third.run(['delete', '--force']);
   });
 
+  test('a restored job sees no SIGCONT: neither its first process nor one that ignores the stop signals of a terminal', async () => {
+    const child = `trap '' TTOU; trap 'echo the child was continued' CONT; while :; do sleep 0.1; done`;
+    const args = [
+      'sh',
+      '-c',
+      `sh -c "$1" & trap 'echo the init was continued' CONT; ${counting[2]}`,
+      'sh',
+      child,
+    ];
+    const job = await started('continued', () => {}, args);
+    expect(await job.checkpoint([])).toMatchObject({ exitCode: 0 });
+    await job.run(['delete', '--force']);
+    const next = await started('continued-next', () => {}, args, { imagesOf: 'continued' });
+    await next.countsOn(5);
+    expect(next.call?.output()).not.toContain('was continued');
+    // One that somebody sends does arrive.
+    process.kill((await runc.state(next.id)).pid, 'SIGCONT');
+    await next.call?.waitForLine(/^the init was continued$/);
+    await next.run(['delete', '--force']);
+  });
+
   test('a job in a user namespace is not ended for an image that could not be restored', async () => {
     const job = await started('mapped', ({ linux }) => {
       linux.namespaces.push({ type: 'user' });
