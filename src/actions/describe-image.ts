@@ -15,6 +15,7 @@ import { chunkBytes, digestsOf, filesBelow, type KnownDigests } from './file-dig
 import { fingerprintOf } from './fingerprint.ts';
 import type { Host } from './host.ts';
 import { readHostFacts } from './host-facts.ts';
+import { readNeeds } from './image-needs.ts';
 import { dumpIn, partialOf } from './image-store.ts';
 import { makePrivate } from './make-private.ts';
 import {
@@ -27,7 +28,7 @@ import {
 import { readManifestKeys } from './manifest-keys.ts';
 import { locateRootfs } from './rootfs-location.ts';
 import { readRootfsSummary } from './save-rootfs.ts';
-import { type VolumeFile, volumeFilesOf } from './volume-files.ts';
+import type { VolumeFile } from './volume-files.ts';
 
 /** Switches of `runc checkpoint` that `runc restore` needs as well: the shim never passes them there. */
 const switchesForRestore = ['tcp-established', 'ext-unix-sk', 'shell-job'] as const;
@@ -69,7 +70,7 @@ function dropStopSignals({ log }: Host, container: ContainerIdentity, dump: stri
 
 /** A job that runs on writes on, and CRIU restores no file at another size than at the dump. */
 function warnOfGrowth({ log }: Host, files: readonly VolumeFile[], onGrown: OnGrownFiles): void {
-  const written = files.filter((file) => file.written).map(({ path }) => path);
+  const written = files.filter((file) => file.written && !file.appended).map(({ path }) => path);
   if (written.length === 0 || onGrown === 'truncate') return;
   const more = written.length > 3 ? ` and ${written.length - 3} more` : '';
   log.warn(
@@ -96,7 +97,7 @@ export async function describeImage(
   const { dumpDirectory } = image;
   const config = readContainerConfig(container.bundle);
   dropStopSignals(host, container, dumpPlaceOf({ image }));
-  const volumeFiles = volumeFilesOf(dumpPlaceOf({ image }), config.mounts);
+  const volumeFiles = readNeeds(partial);
   if (request.leaveRunning) warnOfGrowth(host, volumeFiles, onGrownFilesOf(config.env));
   const compressed =
     dumpDirectory && level > 0 ? await compressDump(dumpDirectory, dumpIn(image), level) : undefined;

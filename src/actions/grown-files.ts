@@ -36,7 +36,7 @@ export async function refuseChangedFiles(files: readonly VolumeFile[], settings:
   for (const file of files) {
     const place = onHost(file.path, settings.mounts);
     const size = place && (await sizeOnVolume(place));
-    if (size === undefined || size < file.bytes) {
+    if (size === undefined || (size < file.bytes && !file.appended)) {
       throw new Problem(
         'image-volume-file',
         `the job had ${file.path} open, on a volume, with ${file.bytes} bytes; found ` +
@@ -45,23 +45,26 @@ export async function refuseChangedFiles(files: readonly VolumeFile[], settings:
     }
   }
   const grown = await findGrown(files, settings);
-  const [first] = grown;
-  if (!first) return;
-  const more = grown.length > 1 ? ` (and ${grown.length - 1} more)` : '';
-  const found = `${first.path}${more} on a volume has ${first.size} bytes, and had ${first.bytes} when the job was dumped`;
-  if (onGrownFilesOf(settings.env) === 'refuse') {
-    throw new Problem(
-      'image-file-grown',
-      `${found}: CRIU restores no file at another size; set TARDIS_ON_GROWN_FILES=truncate to have it cut back to what the ` +
-        'job had written by then (what is cut is kept beside it), or cut it back by hand',
-    );
-  }
+  const compared = grown.filter(({ appended }) => !appended);
+  if (onGrownFilesOf(settings.env) === 'refuse') return refuseGrown(compared);
   const fixed = grown.find(({ path }) => volumeOf(path, settings.mounts)?.readOnly);
   if (!fixed) return;
   throw new Problem(
     'image-file-grown',
     `${fixed.path} has ${fixed.size} bytes, and had ${fixed.bytes} when the job was dumped; it is not cut back, for its ` +
       'volume is read-only: it is not the job that has written there',
+  );
+}
+
+function refuseGrown(grown: readonly Grown[]): void {
+  const [first] = grown;
+  if (!first) return;
+  const more = grown.length > 1 ? ` (and ${grown.length - 1} more)` : '';
+  const found = `${first.path}${more} on a volume has ${first.size} bytes, and had ${first.bytes} when the job was dumped`;
+  throw new Problem(
+    'image-file-grown',
+    `${found}: CRIU restores no file at another size; set TARDIS_ON_GROWN_FILES=truncate to have it cut back to what the ` +
+      'job had written by then (what is cut is kept beside it), or cut it back by hand',
   );
 }
 
@@ -89,7 +92,7 @@ interface Cut {
 const listIn = (directory: string): string => join(directory, 'cut-files.jsonl');
 
 /**
- * Cuts files on volumes back to their size at the dump; what is cut stays beside each as `<name>.tardis-cut.<generation>`, with its
+ * Cuts files on volumes that have grown back to their size at the dump, those too that CRIU would take; what is cut stays beside each as `<name>.tardis-cut.<generation>`, with its
  * owner and mode.
  *
  * @param rollback where is noted what {@link putCutBack} needs.

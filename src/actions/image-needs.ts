@@ -1,33 +1,52 @@
+import fs from 'node:fs';
 import { stat, statfs } from 'node:fs/promises';
-import { join, posix } from 'node:path';
+import { join } from 'node:path';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
-import { readContainerConfig } from './container-config.ts';
-import { openFilesIn } from './criu-image.ts';
+import { type MountPoint, readContainerConfig } from './container-config.ts';
 import { dumpPlaceOf } from './dump-place.ts';
 import type { Host } from './host.ts';
+import { partialOf } from './image-store.ts';
 import { Problem } from './problem.ts';
 import { readRuncRecord } from './runc-state.ts';
-import { volumeOf } from './volume-files.ts';
+import { type VolumeFile, volumeFilesOf, volumeOf } from './volume-files.ts';
+
+const summaryName = 'volumes.json';
 
 /**
- * Asks, before a job may be ended for it, whether what its image needs of volumes can be there when it is restored: a file on
- * a directory in this host's memory (Docker's `--ipc shareable`, a pod's /dev/shm, an emptyDir with `medium: Memory`) goes with
- * the host. A file that is mounted by itself (/etc/resolv.conf) is made anew with each container.
+ * Asks, while a job is frozen and whole, what its image needs of volumes, and whether that can be there when it is restored;
+ * notes it in the partial image.
+ *
+ * @throws Problem `volume-in-memory`, see {@link demandLasting}.
+ */
+export async function noteNeeds(host: Host, step: CheckpointStep): Promise<void> {
+  const { mounts } = readContainerConfig(step.container.bundle);
+  const files = await volumeFilesOf(dumpPlaceOf(step), mounts);
+  await demandLasting(host, step, files, mounts);
+  fs.writeFileSync(join(partialOf(step.image), summaryName), `${JSON.stringify(files)}\n`, { mode: 0o600 });
+}
+
+/** What {@link noteNeeds} found, from the partial image. */
+export const readNeeds = (partial: string): VolumeFile[] =>
+  JSON.parse(fs.readFileSync(join(partial, summaryName), 'utf8')) as VolumeFile[];
+
+/**
+ * A file on a directory in this host's memory (Docker's `--ipc shareable`, a pod's /dev/shm, an emptyDir with `medium: Memory`)
+ * goes with the host. One that is mounted by itself (/etc/resolv.conf) is made anew with each container.
  *
  * A job that is left running is warned of: its image may still be of use on this host.
  *
- * @throws Problem `volume-in-memory`
+ * @throws Problem `volume-in-memory` where the job would be ended.
  */
-export async function demandLasting(
+async function demandLasting(
   host: Host,
-  { container, request, image }: CheckpointStep,
+  { container, request }: CheckpointStep,
+  files: readonly VolumeFile[],
+  mounts: readonly MountPoint[],
 ): Promise<void> {
   // Who keeps images in memory does not ask for more than that.
-  if (await isInMemory(container.imageRoot)) return;
-  const { mounts } = readContainerConfig(container.bundle);
+  if (files.length === 0 || (await isInMemory(container.imageRoot))) return;
   const root = `/proc/${readRuncRecord(container)?.pid}/root`;
-  for (const { name } of openFilesIn(dumpPlaceOf({ image }))) {
-    const path = posix.join('/', name);
+  for (const { path } of files) {
     const volume = volumeOf(path, mounts);
     if (!volume) continue;
     const place = join(root, volume.destination);

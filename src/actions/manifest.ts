@@ -49,8 +49,8 @@ export const manifestSchema = z.object({
         z.object({
           path: z.string().check(z.startsWith('/')),
           bytes: z.int().check(z.nonnegative()),
-          /** Whether the job had it open for writing. */
           written: z.boolean(),
+          appended: z.boolean(),
         }),
       ),
     ),

@@ -126,7 +126,7 @@ export function provideServices(host: Host, beforeEffect: () => void) {
               pages = early?.finish();
             });
             await (await import('./keep-unlinked.ts')).keepUnlinked(host, step);
-            await (await import('./image-needs.ts')).demandLasting(host, step);
+            await (await import('./image-needs.ts')).noteNeeds(host, step);
           }),
           thaw: bounded('thaw', ({ container }) => thawContainer(container)),
           describeImage: sealing('describeImage', async (step) => {

@@ -8,31 +8,41 @@ import { openFilesIn } from './criu-image.ts';
 export interface VolumeFile {
   /** In the container, absolute. */
   readonly path: string;
-  /** CRIU restores it at this size only ("bad size"; criu/files-reg.c, validate_file). */
+  /** Its size at the dump. */
   readonly bytes: number;
   /** Whether the job had it open for writing. */
   readonly written: boolean;
+  /**
+   * Whether it was only appended to: CRIU restores every other file at this size only ("bad size"; criu/files-reg.c,
+   * should_check_size).
+   */
+  readonly appended: boolean;
 }
 
 /**
- * The files on volumes that an image needs. Everything else that its tasks have open is in the image, or is the container
- * image's.
+ * The files on volumes that an image needs, by path. Everything else that its tasks have open is in the image, or is the
+ * container image's.
  *
- * @param dump the directory of CRIU's images.
+ * @param dump the directory of CRIU's images, of a job that is frozen still.
  */
-export function volumeFilesOf(dump: string, mounts: readonly MountPoint[]): VolumeFile[] {
-  const sizes = new Map<string, number>();
+export async function volumeFilesOf(dump: string, mounts: readonly MountPoint[]): Promise<VolumeFile[]> {
+  const sizes = new Map<string, number | undefined>();
   const written = new Set<string>();
   for (const { name, flags, size } of openFilesIn(dump)) {
     const path = posix.join('/', name);
     // Bytes that are no UTF-8 would not survive JSON: CRIU says what it misses then.
     if (path.includes('\ufffd') || volumeOf(path, mounts) === undefined) continue;
     if ((flags & accessMode) !== fs.constants.O_RDONLY) written.add(path);
-    if (size !== undefined) sizes.set(path, size);
+    sizes.set(path, sizes.get(path) ?? size);
   }
-  return [...sizes]
-    .map(([path, bytes]) => ({ path, bytes, written: written.has(path) }))
-    .sort((a, b) => (a.path < b.path ? -1 : 1));
+  const files: VolumeFile[] = [];
+  for (const [path, compared] of [...sizes].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    const place = onHost(path, mounts);
+    const bytes = compared ?? (place && (await sizeOnVolume(place)));
+    if (bytes === undefined) continue;
+    files.push({ path, bytes, written: written.has(path), appended: compared === undefined });
+  }
+  return files;
 }
 
 /** O_ACCMODE (open(2)). */

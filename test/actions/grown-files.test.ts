@@ -25,7 +25,8 @@ const since = ', and what it wrote after its dump';
 const generation = 4;
 
 const log = () => scratch.at('volume', 'logs', 'log');
-const files = [{ path: '/data/logs/log', bytes: before.length, written: true }];
+const file = { path: '/data/logs/log', bytes: before.length, written: true, appended: false };
+const files = [file];
 const settings = (onGrown: string, readOnly = false) => ({
   mounts: [{ destination: '/data', source: scratch.at('volume'), readOnly }],
   env: new Map([['TARDIS_ON_GROWN_FILES', onGrown]]),
@@ -59,6 +60,12 @@ describe('refuseChangedFiles', () => {
     expect(message).toMatch(
       /\/data\/logs\/log on a volume has 58 bytes, and had 24 when .*GROWN_FILES=truncate/,
     );
+  });
+
+  it('passes one of any size that the job only appends to', async () => {
+    await refuseChangedFiles([{ ...file, appended: true }], settings('refuse'));
+    truncateSync(log(), 3);
+    await refuseChangedFiles([{ ...file, appended: true }], settings('refuse'));
   });
 
   it('passes one that has grown and will be cut back', async () => {

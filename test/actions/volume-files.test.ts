@@ -34,7 +34,7 @@ describe('volumeFilesOf', () => {
   const files = (...entries: Buffer[]): void => writeFileSync(scratch.at('files.img'), criuImage(...entries));
   const found = () => volumeFilesOf(scratch.path, mounts);
 
-  it('names the files on volumes that CRIU compares, and those that the job writes', () => {
+  it('names the files on volumes that CRIU compares, and those that the job writes', async () => {
     files(
       regular(1, '/data/table', readWrite, 4096),
       regular(2, '/data/corpus', readOnly, 70),
@@ -44,22 +44,30 @@ describe('volumeFilesOf', () => {
       regular(6, '/etc/hosts', readOnly, 12),
       regular(7, '/database', readWrite, 1),
     );
-    expect(found()).toEqual([
-      { path: '/data/corpus', bytes: 70, written: false },
-      { path: '/data/table', bytes: 4096, written: true },
-      { path: '/etc/hosts', bytes: 12, written: false },
+    expect(await found()).toEqual([
+      { path: '/data/corpus', bytes: 70, written: false, appended: false },
+      { path: '/data/table', bytes: 4096, written: true, appended: false },
+      { path: '/etc/hosts', bytes: 12, written: false, appended: false },
     ]);
   });
 
-  it('knows that a file is written which the job reads by one descriptor and appends to by another', () => {
+  it('knows that a file is written which the job reads by one descriptor and appends to by another', async () => {
     files(regular(1, '/data/log', appended), regular(2, '/data/log', readOnly, 33));
-    expect(found()).toEqual([{ path: '/data/log', bytes: 33, written: true }]);
+    expect(await found()).toEqual([{ path: '/data/log', bytes: 33, written: true, appended: false }]);
   });
 
-  it('leaves out what CRIU finds by another name', () => {
+  it('takes the size of one that is only appended to from the volume', async () => {
+    files(regular(1, '/vol/log', appended), regular(2, '/vol/gone', appended));
+    writeFileSync(scratch.at('vol', 'log'), 'a line');
+    expect(await volumeFilesOf(scratch.path, [mount('/vol', scratch.at('vol'))])).toEqual([
+      { path: '/vol/log', bytes: 6, written: true, appended: true },
+    ]);
+  });
+
+  it('leaves out what CRIU finds by another name', async () => {
     files(regular(1, '/data/gone', readWrite, 9), regular(2, '/data/link_remap.1', readWrite, 9));
     writeFileSync(scratch.at('remap-fpath.img'), criuImage(encode([1, 1], [2, 2])));
-    expect(found()).toEqual([]);
+    expect(await found()).toEqual([]);
   });
 });
 
