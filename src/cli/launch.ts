@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { accessSync, constants, readFileSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { mostLanes } from '../actions/digest-lanes.ts';
 import type { Host } from '../actions/host.ts';
@@ -71,7 +71,18 @@ export function openHost(
   const { config, warnings } = settings;
   const log = openLog(config.logFile, { ...about });
   for (const warning of warnings) log.warn(warning);
-  return { config, realRunc: config.realRunc ?? realRunc, env, openFilesLimit, home, log };
+  // One that the settings name and that is not there: the launcher has found another, and has said so.
+  const own = config.realRunc !== undefined && isProgram(config.realRunc) ? config.realRunc : realRunc;
+  return { config, realRunc: own, env, openFilesLimit, home, log };
+}
+
+function isProgram(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
 }
 
 /**

@@ -8,7 +8,7 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { installCopy, type LauncherBench, launcherBench } from '../support/launcher-bench.ts';
 
@@ -113,6 +113,26 @@ describe('an enabled create where the settings are broken', () => {
       await expectRuncAlone(create(), env);
       expectOneWarning(reason);
       expect(readdirSync(bench.enabled)).toEqual(['config.json']);
+    },
+  );
+
+  it.each([
+    ['is not there', () => '/nowhere/bin/runc'],
+    ['is a directory', () => bench.dir],
+    ['may not be executed', () => bench.configFile],
+  ])(
+    'should be done by the next runc on PATH where the one that they name %s, and say so',
+    async (_, real) => {
+      const { logFile, checkpointRoot, runDir } = bench;
+      bench.configure({ realRunc: real(), logFile, checkpointRoot, runDir });
+      const env = { ...bench.env, PATH: `${dirname(bench.runc.path)}:${bench.env.PATH}` };
+      // Of a container of Tardis's and of all others.
+      const lines = [create(), ['--root', bench.root, 'exec', 'other', 'true'], ['features']];
+      for (const line of lines) expect(await bench.call(line, { env })).toMatchObject({ status: 0 });
+      expect(bench.received()).toEqual(lines);
+      const words = bench.logged().map(({ msg }) => msg);
+      expect(words.filter((msg) => msg.includes(`there is no program ${real()} (realRunc)`))).toHaveLength(1);
+      expect(existsSync(join(bench.enabled, 'tardis.json'))).toBe(true);
     },
   );
 
