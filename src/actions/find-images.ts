@@ -71,7 +71,7 @@ async function strangerTo(
   const { images } = imagesFor(host, container, after);
   const [newest] = images;
   if (!newest) return undefined;
-  const { fingerprintOf } = await import('./fingerprint.ts');
+  const { differencesBetween, fingerprintOf } = await import('./fingerprint.ts');
   const { readManifest } = await import('./manifest.ts');
   const fingerprint = fingerprintOf(shape);
   // Whatever else is wrong with an image is found out when it is validated.
@@ -83,7 +83,8 @@ async function strangerTo(
     }
   };
   if (!images.every(({ directory }) => isOfAnother(directory))) return undefined;
-  const refused = `generation ${newest.generation} of ${container.key} is of another container (its command, user, mounts, or the like differ)`;
+  const differing = differencesBetween(readManifest(newest.directory).container.shape, shape);
+  const refused = `generation ${newest.generation} of ${container.key} is of another container (it differs in ${differing.join(', ')})`;
   const message = `${refused}: this one starts from scratch, and makes no checkpoints; give it another TARDIS_CHECKPOINT_KEY, or remove ${keyDirectory(container)} if that job is over`;
   return { life: { refused }, images: [], failure: { code: 'image-config', message } };
 }

@@ -1,25 +1,27 @@
 import { execa } from 'execa';
 import type { RestoreInput } from '../machines/restore.ts';
 import { readContainerConfig } from './container-config.ts';
+import { definitionIn, readDefinition } from './definition.ts';
 import { awaitFrozen, beginFreeze, freezerOf, processesIn } from './freezer.ts';
 import { hideContinue } from './hide-continue.ts';
 import type { Host } from './host.ts';
 import { readManifest } from './manifest.ts';
 import { readManifestKeys } from './manifest-keys.ts';
 import { Problem } from './problem.ts';
+import { putInForce } from './put-in-force.ts';
 import { isInitAlive, readRuncRecord } from './runc-state.ts';
 import { pidInContainer, signalTask } from './stopped-tasks.ts';
 
 /**
- * Turns "every task stopped", as CRIU leaves a restore, into "every task frozen where it was dumped", and brings
- * `lo` up, so that the first instruction at `start` finds everything in place.
+ * Turns "every task stopped", as CRIU leaves a restore, into "every task frozen where it was dumped", puts the new container's
+ * definition into force, and brings `lo` up, so that the first instruction at `start` finds everything in place.
  *
  * The order makes the hold invisible to the job: the tasks are continued while they are frozen, so no parent ever
  * runs to see its child stopped. Before Linux 6.1 a v1 freezer stays in FREEZING until stopped tasks are
  * continued; so the freeze is ordered first and awaited last. Tasks that were stopped when dumped are not
  * continued. Those that would see the signal by which the others are have it taken back while they are frozen.
  *
- * @throws Problem `hold` where the job is gone already, `freezer`, `loopback`.
+ * @throws Problem `hold` where the job is gone already, `freezer`, `loopback`, `definition`.
  */
 export async function holdRestored(host: Host, { container, image }: RestoreInput): Promise<void> {
   const record = readRuncRecord(container);
@@ -40,7 +42,10 @@ export async function holdRestored(host: Host, { container, image }: RestoreInpu
   }
   await awaitFrozen(freezer);
   await hideContinue(host, pids);
-  if (readContainerConfig(container.bundle).hasFreshNetwork) await bringLoopbackUp(host, record.pid);
+  const config = readContainerConfig(container.bundle);
+  const [old, now] = [definitionIn(image.directory), readDefinition(config.text)];
+  await putInForce(host, { init: record.pid, pids }, old, now);
+  if (config.hasFreshNetwork) await bringLoopbackUp(host, record.pid);
 }
 
 /** CRIU makes an empty network namespace, in which even `lo` is down. */

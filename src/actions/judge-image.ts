@@ -1,11 +1,13 @@
 import type { RestoreInput } from '../machines/restore.ts';
 import { baseIdentityOf } from './base-identity.ts';
 import { readContainerConfig } from './container-config.ts';
+import { type Definition, definitionIn, readDefinition, stricterThan } from './definition.ts';
 import { refuseChangedFiles } from './grown-files.ts';
 import type { Host } from './host.ts';
 import { readHostFacts } from './host-facts.ts';
 import { refuseUnsafeImage } from './image-place.ts';
 import { readManifestKeys } from './manifest-keys.ts';
+import { Problem } from './problem.ts';
 import { locateRootfs } from './rootfs-location.ts';
 import { prepareScratch } from './scratch.ts';
 import { validateImage } from './validate-image.ts';
@@ -20,7 +22,7 @@ import { validateImage } from './validate-image.ts';
 export async function judgeImage(host: Host, { container, image }: RestoreInput): Promise<void> {
   refuseUnsafeImage(host.config, container, image);
   const keys = readManifestKeys(host.config.manifestKeys);
-  const { shape, rootfs, ...settings } = readContainerConfig(container.bundle);
+  const { shape, rootfs, text, ...settings } = readContainerConfig(container.bundle);
   const facts = await readHostFacts(host);
   const readBase = async () => baseIdentityOf(locateRootfs(rootfs));
   const { compressed = {}, dump } = await validateImage(image.directory, {
@@ -30,7 +32,19 @@ export async function judgeImage(host: Host, { container, image }: RestoreInput)
     keys,
     readBase,
   });
+  refuseStricter(definitionIn(image.directory), readDefinition(text));
   await refuseChangedFiles(dump.volumeFiles ?? [], settings);
   const bytes = Object.values(compressed).reduce((sum, file) => sum + file.bytes, 0);
   if (bytes > 0) prepareScratch(host, container, bytes);
+}
+
+/** A restored job is confined as its image is: it must not go on where more was asked for. */
+function refuseStricter(old: Definition, now: Definition): void {
+  const stricter = stricterThan(old, now);
+  if (stricter.length === 0) return;
+  throw new Problem(
+    'image-confinement',
+    `the new container allows less than the one that was dumped, and a restored job would not be held to it (${stricter.join('; ')}); ` +
+      'take that back, or use another TARDIS_CHECKPOINT_KEY for it',
+  );
 }
