@@ -74,7 +74,7 @@ export async function dumpMemory(host: Host, step: CheckpointStep): Promise<void
       throw new Problem('dump', 'the container ran on during its dump: the image may not fit its files');
     }
   } catch (error) {
-    giveDumpLog(work, request.workPath);
+    giveReports(work, request.workPath);
     const words = lastCriuErrors(join(work, 'dump.log'));
     throw new Problem('dump', `CRIU could not dump the container: ${words ?? reasonOf(error)}`, {
       cause: error,
@@ -83,7 +83,7 @@ export async function dumpMemory(host: Host, step: CheckpointStep): Promise<void
     // They are frozen: they stop as soon as they are thawed.
     for (const pid of stopped) signalTask(pid, 'SIGSTOP');
   }
-  giveDumpLog(work, request.workPath);
+  giveReports(work, request.workPath);
   for (const name of reports) {
     if (fs.existsSync(join(work, name))) fs.copySync(join(work, name), join(partial, name));
   }
@@ -115,13 +115,18 @@ export function readStoppedTasks(container: ContainerIdentity, partial: string):
   return [...new Set(pids)].sort((a, b) => a - b);
 }
 
-/** The caller reads CRIU's log in its own work path; containerd copies it to the bundle after a failure. */
-function giveDumpLog(work: string, callersPath: string | undefined): void {
+/**
+ * The caller finds CRIU's reports in its own work path: containerd copies the log to the bundle after a failure, podman reads
+ * the statistics (`--print-stats`).
+ */
+function giveReports(work: string, callersPath: string | undefined): void {
   if (!callersPath) return;
   try {
     fs.mkdirSync(callersPath, { recursive: true, mode: 0o700 });
-    fs.copySync(join(work, 'dump.log'), join(callersPath, 'dump.log'));
+    for (const name of reports) {
+      if (fs.existsSync(join(work, name))) fs.copySync(join(work, name), join(callersPath, name));
+    }
   } catch {
-    // A log that cannot be copied is no reason to lose a checkpoint.
+    // A report that cannot be copied is no reason to lose a checkpoint.
   }
 }
