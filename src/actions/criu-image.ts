@@ -134,7 +134,9 @@ const linkedType = 0;
  * its id 1, flags 2, name 6, and size 8 (images/fdinfo.proto, regfile.proto).
  */
 function regularFilesIn(imageDirectory: string): RegularFile[] {
-  return [...entriesOf(join(imageDirectory, 'files.img'))].flatMap((entry) => {
+  const path = join(imageDirectory, 'files.img');
+  if (!fs.existsSync(path)) return [];
+  return [...entriesOf(path)].flatMap((entry) => {
     const file = bytesIn(entry, 3);
     const fields = file ? fieldsOf(file) : [];
     const id = numberIn(fields, 1);
