@@ -197,7 +197,7 @@ export interface ContainerSettings {
   readonly imageRoot: string;
 }
 
-const keyForm = /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}$/;
+export const keyForm = /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}$/;
 
 /**
  * The settings an enabled container carries in its environment.

@@ -18,7 +18,7 @@ import type { Host } from './host.ts';
 import { refuseUnsafePlace } from './image-place.ts';
 import { findCurrentImage } from './image-store.ts';
 import { type Ending, type Entry, keyDirectory, type Ledger, readLedger } from './ledger.ts';
-import { claimLife, isImageOf, lastRestore, thisHost } from './lives.ts';
+import { claimLife, isImageOf, isRemoved, lastRestore, thisHost } from './lives.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { demandAnswer } from './share.ts';
 
@@ -145,7 +145,7 @@ export function imagesFor(
   );
   const committed = ledger.entries.filter(isImage).toReversed();
   const places = committed
-    .filter((image) => !bars.some((end) => isBarred(ledger, image, end)))
+    .filter((image) => !bars.some((end) => isBarred(ledger, image, end)) && !isRemoved(ledger, image))
     .map(({ generation }): ImagePlace => ({ generation, directory: join(home, String(generation)) }))
     .filter(({ directory }) => fs.existsSync(directory));
   const images = places.filter(
@@ -171,16 +171,16 @@ export function imagesFor(
   return { images };
 }
 
-type ImageEntry = Extract<Entry, { kind: 'image' }>;
-type EndEntry = Extract<Entry, { kind: 'end' }>;
+export type ImageEntry = Extract<Entry, { kind: 'image' }>;
+export type EndEntry = Extract<Entry, { kind: 'end' }>;
 
-const isImage = (entry: Entry): entry is ImageEntry => entry.kind === 'image';
+export const isImage = (entry: Entry): entry is ImageEntry => entry.kind === 'image';
 
 /**
  * Whether a life that came to an end of its own is the end of an image's job: the life has committed that image or a
  * later one, or carried on from it or a later one. One that started afresh beside the images ends nothing but itself.
  */
-function isBarred({ entries }: Ledger, image: ImageEntry, { epoch, number }: EndEntry): boolean {
+export function isBarred({ entries }: Ledger, image: ImageEntry, { epoch, number }: EndEntry): boolean {
   if (image.number > number) return false;
   return entries.some((entry) => isImageOf(epoch, entry) && entry.generation >= image.generation);
 }

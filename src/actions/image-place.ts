@@ -23,6 +23,15 @@ const wayOut =
  * @throws Problem `image-place`, `image-owner`, `image-mode`
  */
 export function refuseUnsafePlace(roots: Roots, { imageRoot, key }: Place): void {
+  refuseUnsafeKey(join(refuseUnsafeRoot(roots, imageRoot), key));
+}
+
+/**
+ * As {@link refuseUnsafePlace}, of a directory that holds keys' directories.
+ *
+ * @returns where it really is.
+ */
+export function refuseUnsafeRoot(roots: Roots, imageRoot: string): string {
   const isConfigured = resolve(imageRoot) === resolve(roots.checkpointRoot);
   const allowed = isConfigured ? [roots.checkpointRoot] : roots.allowedRoots;
   const real = realPathOf(imageRoot);
@@ -38,7 +47,11 @@ export function refuseUnsafePlace(roots: Roots, { imageRoot, key }: Place): void
   const root = allowed.find((candidate) => isInside(candidate, imageRoot));
   if (root !== undefined) refuseUnsafeWay(realPathOf(root), relative(root, imageRoot));
   refuseUnsafeWay(realRoot, relative(realRoot, real));
-  const home = join(real, key);
+  return real;
+}
+
+/** As {@link refuseUnsafePlace}, of a key's own directory, or of one in it. */
+export function refuseUnsafeKey(home: string): void {
   const stats = statsOf(home);
   if (!stats) return;
   if (!stats.isDirectory()) {

@@ -48,6 +48,20 @@ const entrySchema = z.discriminatedUnion('kind', [
     at: z.string(),
     epoch: z.number(),
     how: z.enum(['checkpointed', 'killed', 'failed', 'finished']),
+    /** The job's own TARDIS_RESUME_AFTER. Absent where it is not known: an earlier Tardis did not note it. */
+    resumeAfter: z.optional(z.string()),
+  }),
+  /**
+   * Images are about to be removed, because nobody needs them any more: no container is restored from them from here on.
+   * Whoever had taken the job up before makes this entry impossible.
+   */
+  z.object({
+    kind: z.literal('removal'),
+    at: z.string(),
+    generations: z.array(z.number()),
+    /** Who removes them. */
+    host: z.string(),
+    remover: z.object({ pid: z.number(), startTime: z.number() }),
   }),
 ]);
 
@@ -59,7 +73,8 @@ export type NewEntry =
   | Body<'attempt'>
   | Body<'restored'>
   | Body<'failed'>
-  | Body<'end'>;
+  | Body<'end'>
+  | Body<'removal'>;
 export type Entry = z.infer<typeof entrySchema> & { readonly number: number };
 export type Ending = Extract<Entry, { kind: 'end' }>['how'];
 
@@ -126,7 +141,7 @@ export function appendEntry(
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       // Somebody has removed an empty ledger under our hands; or there is room for this, and only for this.
-      const mayRetry = code === 'ENOENT' || (code === 'ENOSPC' && freeReserve(home));
+      const mayRetry = code === 'ENOENT' || (isFull(error) && freeReserve(home));
       if (!mayRetry || tries === 5) throw error;
     }
   }
@@ -189,21 +204,35 @@ export function noteEntry(home: string, entry: NewEntry): void {
   while (appendEntry(home, readLedger(home).last, entry) === undefined);
 }
 
-/** Seconds since an entry was linked, by the clock of the file system that it is on: hosts may disagree on the time. */
-export function ageOf(home: string, { number }: Entry): number {
-  return ageIn(directoryOf(home), String(number), clockOf(directoryOf(home)));
+/**
+ * Seconds since an entry was linked, by the clock of the file system that it is on: hosts may disagree on the time.
+ *
+ * @param now that clock, where it has been read already.
+ */
+export function ageOf(home: string, { number }: Pick<Entry, 'number'>, now?: number): number {
+  const directory = directoryOf(home);
+  return ageIn(directory, String(number), now ?? clockOf(directory));
 }
 
 /** Now, in milliseconds of a directory's file system. */
-function clockOf(directory: string): number {
+export function clockOf(directory: string): number {
   const probe = join(directory, `draft.${process.pid}.now`);
   try {
     fs.writeFileSync(probe, '');
     return fs.statSync(probe).mtimeMs;
+  } catch (error) {
+    if (!isFull(error)) throw error;
+    // A change that needs no room: inode(7), ctime.
+    fs.chmodSync(directory, fs.statSync(directory).mode & 0o7777);
+    return fs.statSync(directory).ctimeMs;
   } finally {
     fs.rmSync(probe, { force: true });
   }
 }
+
+/** No room, no inode, or no quota left. */
+const isFull = (error: unknown): boolean =>
+  ['ENOSPC', 'EDQUOT'].includes((error as NodeJS.ErrnoException).code ?? '');
 
 const ageIn = (directory: string, name: string, now: number): number =>
   (now - fs.statSync(join(directory, name)).mtimeMs) / 1000;
@@ -245,7 +274,11 @@ export function removeLedger(home: string, { last }: Ledger): void {
   const numbers = namesIn(directoryOf(home)).filter((name) => /^\d+$/.test(name));
   removeEntries(
     home,
-    numbers.map(Number).filter((number) => number <= last),
+    // A life before its end: one that has ended must not look as if it went on, should this be cut short.
+    numbers
+      .map(Number)
+      .filter((number) => number <= last)
+      .sort((a, b) => a - b),
   );
   sweepDrafts(home);
   freeReserve(home);

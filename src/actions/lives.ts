@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { RestoreInput } from '../machines/restore.ts';
 import type { ContainerIdentity, Life } from '../machines/vocabulary.ts';
 import { bootId } from './boot-id.ts';
+import type { ResumeAfter } from './container-config.ts';
 import type { Host } from './host.ts';
 import {
   ageOf,
@@ -20,7 +21,7 @@ import { Problem, reasonOf } from './problem.ts';
 import { isInitAlive, processStartTime, readRuncRecord } from './runc-state.ts';
 import { demandAnswer } from './share.ts';
 
-type LifeEntry = Extract<Entry, { kind: 'life' }>;
+export type LifeEntry = Extract<Entry, { kind: 'life' }>;
 
 /** What tells one claim of a job from all others. */
 export type Claim = { readonly epoch: number; readonly claim?: string | undefined };
@@ -90,7 +91,7 @@ const lifeOf = ({ number, claimant }: LifeEntry): Life => ({
 });
 
 /** Whether nothing stands before a number but what was read; entries that were compacted since may be missing. */
-function isSameBefore(read: Ledger, now: Ledger, number: number): boolean {
+export function isSameBefore(read: Ledger, now: Ledger, number: number): boolean {
   const known = new Set(read.entries.map(identityOf));
   return now.entries.every((entry) => entry.number >= number || known.has(identityOf(entry)));
 }
@@ -133,6 +134,8 @@ function neededIn(home: string, ledger: Ledger): number[] {
         return isThere(entry) && hasFinished(ledger, entry.epoch);
       case 'attempt':
         return isThere(entry) && entry.number > lastRestore(ledger, entry.generation);
+      case 'removal':
+        return entry.generations.some((generation) => isThere({ generation }));
       case 'end':
         return isFinal(entry.how) && entries.some((other) => isImageOf(entry.epoch, other) && isThere(other));
       default:
@@ -152,6 +155,13 @@ export const isImageOf = (epoch: number, entry: Entry): entry is OfImage =>
 export const lastRestore = ({ entries }: Ledger, generation: number): number =>
   entries.findLast((entry) => entry.kind === 'restored' && entry.generation === generation)?.number ?? 0;
 
+/** Whether an image that was committed is about to be removed, or has been. */
+export const isRemoved = ({ entries }: Ledger, image: Entry & { readonly generation: number }): boolean =>
+  entries.some(
+    (entry) =>
+      entry.kind === 'removal' && entry.number > image.number && entry.generations.includes(image.generation),
+  );
+
 /** Endings after which images may be barred: the job has come to them by itself. */
 const isFinal = (how: Ending): boolean => how === 'finished' || how === 'failed';
 
@@ -169,6 +179,19 @@ function claimantOf(host: Host, { root, id }: ContainerIdentity): Claimant & { r
   };
 }
 
+/** Whether the container of a life that was claimed on this host is there still, and its init with it. */
+function isAlive(claimant: Claimant): boolean {
+  const record = readRuncRecord(claimant);
+  return record !== undefined && isInitAlive(record);
+}
+
+/** Whether another process than this one, of this host, is there still. */
+export const isAtWork = ({ pid, startTime }: Claimant['wrapper']): boolean =>
+  pid !== process.pid && processStartTime(pid) === startTime;
+
+/** Whether a life that was claimed on this host goes on: its container lives, or is being made. */
+export const goesOn = ({ claimant }: LifeEntry): boolean => isAlive(claimant) || isAtWork(claimant.wrapper);
+
 /** Why the holder keeps the job; undefined where it may be taken from it. */
 function rivalIn(
   host: Host,
@@ -180,12 +203,8 @@ function rivalIn(
   const isHere = claimant.host === thisHost(host);
   const isSame = isHere && claimant.root === container.root && claimant.id === container.id;
   if (isHere) {
-    const record = readRuncRecord(claimant);
-    const isAlive = record !== undefined && isInitAlive(record);
-    if (isSame && isAlive) return 'itself';
-    const { pid, startTime } = claimant.wrapper;
-    const isBeingMade = pid !== process.pid && processStartTime(pid) === startTime;
-    if (!isAlive && !isBeingMade) return undefined;
+    if (isSame && isAlive(claimant)) return 'itself';
+    if (!isAlive(claimant) && !isAtWork(claimant.wrapper)) return undefined;
     return `container ${claimant.id} on this host carries the job on, in epoch ${number} since ${at}`;
   }
   const age = ageOf(home, holder);
@@ -220,16 +239,23 @@ export function checkLife(container: ContainerIdentity, claim: Claim): Ledger {
 /**
  * Notes how a life ended, where nobody has taken the job up since; the next container need not wait then.
  *
+ * @param resumeAfter the job's own setting, where it is known.
  * @throws the file system's own error.
  */
-export function endLife(container: ContainerIdentity, claim: Claim, how: Ending): void {
+export function endLife(
+  container: ContainerIdentity,
+  claim: Claim,
+  how: Ending,
+  resumeAfter?: ResumeAfter,
+): void {
   const home = keyDirectory(container);
   for (;;) {
     const ledger = readLedger(home);
     const holder = latestLife(ledger);
     if (!isOf(holder, claim) || hasEnded(ledger, holder)) return;
     const { epoch } = claim;
-    if (appendEntry(home, ledger.last, { kind: 'end', epoch, how }) === undefined) continue;
+    const end = { kind: 'end', epoch, how, ...(resumeAfter ? { resumeAfter } : {}) } as const;
+    if (appendEntry(home, ledger.last, end) === undefined) continue;
     compactLedger(home);
     return;
   }
@@ -246,10 +272,11 @@ export async function closeLife(
   container: ContainerIdentity,
   life: Claim,
   how: Ending,
+  resumeAfter?: ResumeAfter,
 ): Promise<boolean> {
   try {
     await demandAnswer(host, container.imageRoot);
-    endLife(container, life, how);
+    endLife(container, life, how, resumeAfter);
     return true;
   } catch (error) {
     const { epoch } = life;

@@ -13,7 +13,7 @@ import { processStartTime } from './runc-state.ts';
 const probeName = '.tardis-asks';
 
 /** What is needed of a host to ask. */
-type Asking = Pick<Host, 'config' | 'env'> & Partial<Pick<Host, 'log'>>;
+export type Asking = Pick<Host, 'config' | 'env'> & Partial<Pick<Host, 'log'>>;
 
 /** How long an answer is good for in one process, for whoever asks once more right away. */
 const rememberedMs = 500;
@@ -36,7 +36,7 @@ export async function answers(host: Asking, imageRoot: string, mayRemember = fal
   answered.set(host.config, remembered);
   const since = performance.now() - (remembered.get(imageRoot) ?? Number.NEGATIVE_INFINITY);
   if (mayRemember && since < rememberedMs) return true;
-  const mark = markOf(host, imageRoot);
+  const mark = markOf(host, 'unreachable', imageRoot);
   if (isHanging(mark)) return false;
   const path = join(imageRoot, probeName);
   const deadline = performance.now() + host.config.shareTimeoutSeconds * 1000;
@@ -54,7 +54,7 @@ export async function answers(host: Asking, imageRoot: string, mayRemember = fal
 }
 
 /** Runs a program for so long at most; its pid where it has not ended by then. One that cannot be started says nothing. */
-async function leftBehind(
+export async function leftBehind(
   host: Asking,
   [file, ...args]: readonly [string, ...string[]],
   ms: number,
@@ -90,10 +90,11 @@ export async function demandAnswer(host: Asking, imageRoot: string, mayRemember 
   );
 }
 
-const markOf = ({ config }: Asking, imageRoot: string): string =>
+/** A file of the run directory that is about a place of images. */
+export const markOf = ({ config }: Pick<Asking, 'config'>, about: string, imageRoot: string): string =>
   join(
     config.runDir,
-    'unreachable',
+    about,
     process.getBuiltinModule('node:crypto').createHash('sha256').update(imageRoot).digest('hex').slice(0, 16),
   );
 
