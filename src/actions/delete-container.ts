@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DeleteStep } from '../machines/container-context.ts';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
+import { type ResumeAfter, readContainerConfig, resumeAfterOf } from './container-config.ts';
 import { endingOf, forgetMarks, isMarkedHeld } from './ending.ts';
 import type { Host } from './host.ts';
 import { giveUpLife } from './retention.ts';
@@ -34,13 +35,22 @@ export async function deleteContainer(host: Host, { container, call, life }: Del
     if (!(error instanceof RuncFailure) || readRuncRecord(container)) throw error;
     status = error.status;
   }
-  if (life && 'epoch' in life) await giveUpLife(host, container, life, ending);
+  if (life && 'epoch' in life) await giveUpLife(host, container, life, ending, resumeAfter(container));
   // The container is gone; litter that cannot be removed is no reason to say otherwise.
   await removeEmptyCgroups(container).catch(() => {});
   await dropRollback(host, container).catch(() => {});
   dropScratch(host, container);
   await removeLitter(container);
   return status;
+}
+
+/** The job's own setting; undefined where its configuration is gone. */
+function resumeAfter({ bundle }: ContainerIdentity): ResumeAfter | undefined {
+  try {
+    return resumeAfterOf(readContainerConfig(bundle).env);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Removes what runc and CRIU were given in a bundle whose container is gone. */

@@ -10,6 +10,9 @@ export const compressionLevel = count(0, 19);
 const limitSeconds = (most: number) => z.number().check(z.minimum(1), z.maximum(most));
 const seconds = z.number().check(z.minimum(0), z.maximum(86_400));
 
+const weekSeconds = 604_800;
+const yearSeconds = 31_536_000;
+
 /** Added to maxFreezeSeconds for each GiB of a job's memory: a slow share takes 17 MiB a second. */
 export const freezeSecondsPerGiB = 60;
 
@@ -35,6 +38,8 @@ export const hostConfigSchema = z.object({
   restoreAttempts: z._default(count(1, 100), 2),
   /** How many images of a job are kept: the newest ones. */
   keep: z._default(count(1, 1000), 2),
+  /** How long the images of a job that ended by itself, and is not resumed after that, are kept. */
+  keepFinishedSeconds: z._default(z.number().check(z.minimum(0), z.maximum(10 * yearSeconds)), weekSeconds),
   /** A file of keys: images are signed with one, and only signed ones are restored; default: none. */
   manifestKeys: z.optional(absolutePath),
   /**
@@ -156,6 +161,7 @@ function settingsFromEnvironment(env: NodeJS.ProcessEnv): Record<string, unknown
   take('takeoverAfterSeconds', 'TARDIS_TAKEOVER_AFTER_SECONDS', Number);
   take('restoreAttempts', 'TARDIS_RESTORE_ATTEMPTS', Number);
   take('keep', 'TARDIS_KEEP', Number);
+  take('keepFinishedSeconds', 'TARDIS_KEEP_FINISHED_SECONDS', Number);
   take('manifestKeys', 'TARDIS_MANIFEST_KEYS', String);
   take('maxDumps', 'TARDIS_MAX_DUMPS', Number);
   take('compressionLevel', 'TARDIS_COMPRESSION_LEVEL', Number);

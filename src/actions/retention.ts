@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ContainerIdentity, ImageInMaking } from '../machines/vocabulary.ts';
+import type { ResumeAfter } from './container-config.ts';
 import type { Host } from './host.ts';
 import {
   type Ending,
@@ -12,7 +13,16 @@ import {
   sweepDrafts,
   syncDirectory,
 } from './ledger.ts';
-import { type Claim, checkLife, closeLife, compactLedger, hasEnded, isOf, latestLife } from './lives.ts';
+import {
+  type Claim,
+  checkLife,
+  closeLife,
+  compactLedger,
+  hasEnded,
+  isOf,
+  isRemoved,
+  latestLife,
+} from './lives.ts';
 import { reasonOf } from './problem.ts';
 
 /**
@@ -32,8 +42,11 @@ export async function collectGarbage(
   keep: number,
 ): Promise<number[]> {
   const home = keyDirectory(container);
-  const { entries } = checkLife(container, image);
-  const committed = entries.flatMap((entry) => (entry.kind === 'image' ? [entry] : []));
+  const ledger = checkLife(container, image);
+  const { entries } = ledger;
+  const committed = entries.flatMap((entry) =>
+    entry.kind === 'image' && !isRemoved(ledger, entry) ? [entry] : [],
+  );
   const kept = new Set(committed.slice(-keep).map(({ generation }) => generation));
   const names = fs.readdirSync(home);
   const removed: number[] = [];
@@ -64,16 +77,22 @@ const isDoubtful = (entries: readonly Entry[], generation: number): boolean =>
   !entries.some((entry) => entry.kind === 'restored' && entry.generation === generation);
 
 /**
- * Notes how a container's life ended, and removes what a job without images leaves. Fails nothing, and waits for no file
- * server that does not answer.
+ * Notes how a container's life ended, and removes what a job without images leaves, and the images of a finished job where
+ * none are to be kept. Fails nothing, and waits for no file server that does not answer.
+ *
+ * @param resumeAfter the job's own setting, where it is known.
  */
 export async function giveUpLife(
   host: Host,
   container: ContainerIdentity,
   life: Claim,
   how: Ending,
+  resumeAfter?: ResumeAfter,
 ): Promise<void> {
-  if (await closeLife(host, container, life, how)) forgetJob(host, container, life);
+  if (!(await closeLife(host, container, life, how, resumeAfter))) return;
+  if (how === 'finished' && host.config.keepFinishedSeconds === 0)
+    await (await import('./sweep.ts')).removeFinished(host, container);
+  forgetJob(host, container, life);
 }
 
 /**

@@ -15,6 +15,7 @@ import { commandOf } from '../actions/runc.ts';
 import { processStartTime, readRuncRecord } from '../actions/runc-state.ts';
 import { answers } from '../actions/share.ts';
 import { readState, stateFileOf } from '../actions/state-file.ts';
+import { sweepIfDue } from '../actions/sweep.ts';
 import type { ContainerEvent } from '../machines/container-context.ts';
 import type { Answer, ContainerIdentity, Shim } from '../machines/vocabulary.ts';
 import { becomeRunc, type Launch, openHost, readLaunch, readSettings, useAllCores } from './launch.ts';
@@ -76,6 +77,9 @@ export async function main(argv: readonly string[]): Promise<void> {
     host.log.warn({ reason: answer.message }, 'the checkpoint was refused');
   }
   if (takeBack) killByRunc(launch, plan, takeBack);
+  // Nobody waits for the container's lock by now.
+  const hasCommitted = plan.event.type === 'CHECKPOINT' && answer.status === 0;
+  if (hasCommitted || plan.event.type === 'DELETE') await sweepIfDue(host, found.value.imageRoot);
   if (plan.handsOver)
     becomeRunc({ ...launch, env: await environmentFor(host, found.value, plan) }, argvOf(plan));
   speak(plan, answer);

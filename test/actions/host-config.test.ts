@@ -24,6 +24,7 @@ const defaults = {
   takeoverAfterSeconds: 60,
   restoreAttempts: 2,
   keep: 2,
+  keepFinishedSeconds: 604_800,
   compressionLevel: 0,
   scratchDir: '/var/lib/tardis/scratch',
   freezeStallSeconds: 30,
@@ -44,6 +45,7 @@ const settings: [name: string, inFile: unknown, variable: string, inEnvironment:
   ['takeoverAfterSeconds', 7, 'TARDIS_TAKEOVER_AFTER_SECONDS', '7'],
   ['restoreAttempts', 7, 'TARDIS_RESTORE_ATTEMPTS', '7'],
   ['keep', 7, 'TARDIS_KEEP', '7'],
+  ['keepFinishedSeconds', 0, 'TARDIS_KEEP_FINISHED_SECONDS', '0'],
   ['manifestKeys', '/etc/tardis/keys.json', 'TARDIS_MANIFEST_KEYS', '/etc/tardis/keys.json'],
   ['maxDumps', 3, 'TARDIS_MAX_DUMPS', '3'],
   ['maxRestores', 5, 'TARDIS_MAX_RESTORES', '5'],
@@ -121,6 +123,7 @@ describe('loadHostConfig', () => {
     ['maxDumps', 0],
     ['maxRestores', 1.5],
     ['compressionLevel', 20],
+    ...[-1, 315_360_001, '7d', null].map((value) => ['keepFinishedSeconds', value] as [string, unknown]),
     ['logFile', 3],
     ...['freezeStallSeconds', 'maxFreezeSeconds', 'shareTimeoutSeconds'].flatMap((name) =>
       [0, 0.5, -1, 1e9, 'soon', '5', null, [5]].map((value) => [name, value] as [string, unknown]),

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { noteEntry, readLedger } from '../../src/actions/ledger.ts';
 import { claimLife, endLife } from '../../src/actions/lives.ts';
-import { collectGarbage, forgetJob } from '../../src/actions/retention.ts';
+import { collectGarbage, forgetJob, giveUpLife } from '../../src/actions/retention.ts';
 import type { ContainerIdentity } from '../../src/machines/vocabulary.ts';
 import { hostWith } from '../support/action-host.ts';
 import { useScratch } from '../support/action-scratch.ts';
@@ -79,6 +79,46 @@ describe('collectGarbage', () => {
     });
     expect((await problemOf(() => collectGarbage(job(), image, 1))).code).toBe('life-superseded');
     expect(imageNames(home())).toEqual(['1', '2']);
+  });
+});
+
+describe('giveUpLife', () => {
+  const hostKeeping = (keepFinishedSeconds: number) => {
+    const { config, ...host } = hostWith();
+    return {
+      ...host,
+      config: { ...config, keepFinishedSeconds, checkpointRoot: job().imageRoot, runDir: scratch.at('run') },
+    };
+  };
+
+  it.each([
+    ['finished', 'preempted', 0, false],
+    ['finished', 'failure', 0, false],
+    ['finished', 'always', 0, true],
+    ['finished', undefined, 0, true],
+    ['finished', 'preempted', 1, true],
+    ['failed', 'preempted', 0, true],
+    ['killed', 'preempted', 0, true],
+  ] as const)(
+    'of a job that has %s and is resumed after %s, with keepFinishedSeconds %i: its images stay: %j',
+    async (how, resumeAfter, keepFinishedSeconds, stay) => {
+      const { epoch } = made(1, 2);
+      await giveUpLife(hostKeeping(keepFinishedSeconds), job(), { epoch }, how, resumeAfter);
+      expect(existsSync(home())).toBe(stay);
+      if (!stay) return;
+      expect(imageNames(home())).toEqual(['1', '2']);
+      expect(readLedger(home()).entries.at(-1)).toMatchObject({ kind: 'end', how });
+    },
+  );
+
+  it('removes nothing of a job that another container has taken up', async () => {
+    const { epoch } = made(1);
+    noteEntry(home(), {
+      kind: 'life',
+      claimant: { host: 'b', root: '/r', id: 'next', wrapper: { pid: 1, startTime: 1 } },
+    });
+    await giveUpLife(hostKeeping(0), job(), { epoch }, 'finished', 'preempted');
+    expect(imageNames(home())).toEqual(['1']);
   });
 });
 

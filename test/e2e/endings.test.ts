@@ -1,5 +1,5 @@
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFailed, test } from 'vitest';
 import { CrashJob } from '../support/crash-job.ts';
 import { type DirectRunc, directRunc } from '../support/direct-runc.ts';
@@ -7,6 +7,7 @@ import { ctrEngine } from '../support/engine-ctr.ts';
 import { imageNames } from '../support/image-names.ts';
 import { busyboxImage } from '../support/images.ts';
 import { counting, enabled, ticksOf } from '../support/jobs.ts';
+import { writeKey } from '../support/key-ledger.ts';
 import { requireRealStack } from '../support/requires.ts';
 import { run as command } from '../support/run.ts';
 import { type Stack, startStack } from '../support/stack.ts';
@@ -174,6 +175,25 @@ describe.skipIf(requireRealStack().skip)('how a job ends, and who carries it on'
     process.kill((await runc.state(next.id)).pid, 'SIGCONT');
     await next.call?.waitForLine(/^the init was continued$/);
     await next.run(['delete', '--force']);
+  });
+
+  test('a finished job of which nothing is to be kept leaves no image, nor do earlier ones; a killed job does', async () => {
+    const none = { TARDIS_KEEP_FINISHED_SECONDS: '0' };
+    const untilTold = ['sh', '-c', 'i=0; until [ -e /go ]; do i=$((i+1)); echo tick $i; sleep 0.1; done'];
+    const done = await started('over', () => {}, untilTold);
+    const before = { imageRoot: dirname(done.images), key: 'before' };
+    writeKey(before, 'life image 1 finished:preempted');
+    expect(await done.checkpoint(['--leave-running'], none)).toMatchObject({ exitCode: 0 });
+    expect(imageNames(done.images)).toEqual(['1', 'current']);
+    writeFileSync(join(done.bundle, 'rootfs', 'go'), '');
+    await waitFor('the job to end', async () => (await done.status()) === 'stopped');
+    expect(await done.run(['delete'], none)).toMatchObject({ exitCode: 0 });
+    expect(readdirSync(before.imageRoot)).toEqual([]);
+
+    const killed = await started('cut-off', () => {});
+    await killed.checkpoint(['--leave-running']);
+    await killed.run(['delete', '--force'], none);
+    expect(imageNames(killed.images)).toEqual(['1', 'current']);
   });
 
   test('a job in a user namespace is not ended for an image that could not be restored', async () => {

@@ -12,6 +12,7 @@ export function hostWith(given: Partial<Host> = {}): Host {
       takeoverAfterSeconds: 60,
       restoreAttempts: 2,
       keep: 2,
+      keepFinishedSeconds: 604_800,
       compressionLevel: 0,
       scratchDir: '/nowhere/scratch',
       freezeStallSeconds: 30,

@@ -66,6 +66,7 @@ export class FakeHost implements Disposable {
       takeoverAfterSeconds: 60,
       restoreAttempts: 2,
       keep: 2,
+      keepFinishedSeconds: 604_800,
       compressionLevel: 0,
       scratchDir: join(this.#home, 'scratch'),
       freezeStallSeconds: 30,
