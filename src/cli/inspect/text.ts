@@ -16,7 +16,7 @@ export function textOf(report: Report, now: number): string {
     ['Bundle', report.bundle],
     ['runc root', report.root],
     ['State', ...stateLines(report)],
-    ['Written', `${report.writtenAt} (${ageOf(now - Date.parse(report.writtenAt))} ago)`],
+    ['Written', `${report.writtenAt} (${spanOf(now - Date.parse(report.writtenAt))} ago)`],
     ['Failure', report.failure ? `${oneLine(report.failure.message)} (${report.failure.code})` : 'none'],
     ['Life', lifeLine(report.life)],
     ['Image', ...(report.image ? imageLines(report.image) : ['none'])],
@@ -111,7 +111,7 @@ function historyTable(history: readonly HistoryEntry[]): string[] {
 const shortPath = (path: string): string => path.replace(/^alive\./, '');
 
 /** `12345678` → `11.8 MiB (12345678 bytes)`. */
-function sizeOf(bytes: number): string {
+export function sizeOf(bytes: number): string {
   const units = ['KiB', 'MiB', 'GiB', 'TiB'];
   let [value, unit] = [bytes, ''];
   for (const larger of units) {
@@ -122,7 +122,7 @@ function sizeOf(bytes: number): string {
 }
 
 /** A span of milliseconds as one number; a clock that was set back makes none. */
-function ageOf(ms: number): string {
+export function spanOf(ms: number): string {
   const seconds = Math.max(0, Math.round(ms / 1000));
   if (seconds < 120) return `${seconds} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
@@ -133,4 +133,4 @@ function ageOf(ms: number): string {
 const oneLine = (text: string): string => text.replace(/\s*\n\s*/g, '; ').trim();
 
 /** What a file holds must not steer the operator's terminal. */
-const harmless = (line: string): string => line.replace(/\p{Cc}/gu, '?');
+export const harmless = (line: string): string => line.replace(/\p{Cc}/gu, '?');
