@@ -70,16 +70,19 @@ export function claimLife(host: Host, container: ContainerIdentity): Life {
     const ledger = readLedger(home);
     const holder = latestLife(ledger);
     const rival = holder && !hasEnded(ledger, holder) ? rivalIn(host, container, home, holder) : undefined;
+    if (rival === 'gone') continue;
     if (rival === 'itself' && holder) return lifeOf(holder);
     if (rival) return { refused: rival };
     const claimant = claimantOf(host, container);
     const epoch = appendEntry(home, ledger.last, { kind: 'life', claimant });
     if (epoch === undefined) continue;
-    // An ended ledger may have been removed and begun anew since it was read: the number then says nothing.
+    // An ended ledger may have been removed and begun anew since it was read, by this container or by another: the number
+    // says nothing then. Of two that meet so, whoever looks last sees the other, and gives way.
     const now = readLedger(home);
-    if (isSameBefore(ledger, now, epoch)) {
+    const own = { epoch, claim: claimant.claim };
+    if (isSameBefore(ledger, now, epoch) && isOf(latestLife(now), own)) {
       compactLedger(home, now);
-      return { epoch, claim: claimant.claim };
+      return own;
     }
     removeEntries(home, [epoch]);
   }
@@ -192,7 +195,16 @@ export const isAtWork = ({ pid, startTime }: Claimant['wrapper']): boolean =>
 /** Whether a life that was claimed on this host goes on: its container lives, or is being made. */
 export const goesOn = ({ claimant }: LifeEntry): boolean => isAlive(claimant) || isAtWork(claimant.wrapper);
 
-/** Why the holder keeps the job; undefined where it may be taken from it. */
+function ageIfThere(home: string, entry: Entry): number | undefined {
+  try {
+    return ageOf(home, entry);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+/** Why the holder keeps the job; `gone` where its entry is removed meanwhile; undefined where the job may be taken from it. */
 function rivalIn(
   host: Host,
   container: ContainerIdentity,
@@ -207,7 +219,8 @@ function rivalIn(
     if (!isAlive(claimant) && !isAtWork(claimant.wrapper)) return undefined;
     return `container ${claimant.id} on this host carries the job on, in epoch ${number} since ${at}`;
   }
-  const age = ageOf(home, holder);
+  const age = ageIfThere(home, holder);
+  if (age === undefined) return 'gone';
   if (age >= host.config.takeoverAfterSeconds) return undefined;
   return (
     `container ${claimant.id} on another host (${claimant.host}) took the job up ${age.toFixed(0)} s ago, in epoch ` +

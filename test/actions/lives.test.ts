@@ -88,6 +88,36 @@ describe('claimLife', () => {
     expect(claimLife(hostNamed('a'), container())).toMatchObject({ epoch: 2 });
   });
 
+  /** A host on which something happens as soon as a ledger was read, once. */
+  const interrupted = (happens: () => void) => {
+    const host = hostNamed('a');
+    let asked = 0;
+    const get = () => {
+      asked += 1;
+      if (asked === 1) happens();
+      return 'a';
+    };
+    return { ...host, config: Object.defineProperty({ ...host.config }, 'hostId', { get }) };
+  };
+
+  it('looks again if the life that it looks at is removed meanwhile', () => {
+    claimed('b', 'other');
+    const host = interrupted(() => rmSync(home(), { recursive: true }));
+    expect(claimLife(host, container())).toMatchObject({ epoch: 1 });
+  });
+
+  it.each([
+    ['an older ledger, which is removed', 4],
+    ['a new ledger', 0],
+  ])('gives way to a life that begins meanwhile after the entries of %s', (_, after) => {
+    const claimant = { host: 'b', root: '/r', id: 'other', wrapper: { pid: 1, startTime: -1 } };
+    const host = interrupted(() => void appendEntry(home(), after, { kind: 'life', claimant }));
+    expect(claimLife(host, container())).toEqual({
+      refused: expect.stringMatching(/^container other on another host/),
+    });
+    expect(readLedger(home()).entries.map(({ number }) => number)).toEqual([after + 1]);
+  });
+
   it('should not wait for another host whose life has ended', () => {
     const epoch = claimLife(hostNamed('b'), container('other'));
     expect(epoch).toMatchObject({ epoch: 1 });
