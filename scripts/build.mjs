@@ -12,6 +12,7 @@ const { outputFiles } = await build({
     'tardis-runc': 'src/cli/tardis-runc.ts',
     tardis: 'src/cli/tardis.ts',
     load: 'src/cli/load.ts',
+    'trial-restore': 'src/cli/trial-restore.ts',
   },
   outdir: 'dist',
   outExtension: { '.js': '.cjs' },

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import type { HostConfig } from './host-config.ts';
+import { booleanOf, type HostConfig } from './host-config.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { isInside, nearestFirst, realPathOf } from './real-path.ts';
 import * as z from './schema.ts';
@@ -191,6 +191,24 @@ export function onGrownFilesOf(env: ReadonlyMap<string, string>): OnGrownFiles {
   );
 }
 
+/**
+ * `TARDIS_VERIFY_BY_RESTORE`: whether an image of the job must have been restored once before it counts; undefined where
+ * the host decides.
+ *
+ * @throws Problem `verify-by-restore` for a word that says neither; the container then runs without Tardis.
+ */
+export function verifyByRestoreOf(env: ReadonlyMap<string, string>): boolean | undefined {
+  const given = env.get('TARDIS_VERIFY_BY_RESTORE');
+  if (!given) return undefined;
+  const value = booleanOf(given);
+  if (value !== undefined) return value;
+  throw new Problem(
+    'verify-by-restore',
+    `TARDIS_VERIFY_BY_RESTORE ${JSON.stringify(given)} is refused: expected 1, true, 0 or false. ` +
+      'The container runs without Tardis',
+  );
+}
+
 export interface ContainerSettings {
   readonly key: string;
   /** The directory that holds `<key>/<generation>`. */
@@ -214,6 +232,7 @@ export function settingsOf(
   resumeAfterOf(env);
   compressionLevelOf(env);
   onGrownFilesOf(env);
+  verifyByRestoreOf(env);
   const given = env.get('TARDIS_CHECKPOINT_KEY') || env.get('AWS_BATCH_JOB_ID') || id;
   if (!keyForm.test(given)) {
     throw new Problem(

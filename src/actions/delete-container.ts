@@ -11,6 +11,7 @@ import { RuncFailure, runcForCaller } from './runc.ts';
 import { removeEmptyCgroups, unmountLeftovers } from './runc-leftovers.ts';
 import { readRuncRecord } from './runc-state.ts';
 import { dropScratch } from './scratch.ts';
+import { dropTrial } from './trial-place.ts';
 
 /**
  * Deletes a container and what Tardis has put beside it; not its entry in the index, without which nobody would come
@@ -38,6 +39,7 @@ export async function deleteContainer(host: Host, { container, call, life }: Del
   if (life && 'epoch' in life) await giveUpLife(host, container, life, ending, resumeAfter(container));
   // The container is gone; litter that cannot be removed is no reason to say otherwise.
   await removeEmptyCgroups(container).catch(() => {});
+  await dropTrial(host, container);
   await dropRollback(host, container).catch(() => {});
   dropScratch(host, container);
   await removeLitter(container);

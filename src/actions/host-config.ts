@@ -61,6 +61,8 @@ export const hostConfigSchema = z.object({
   shareTimeoutSeconds: z._default(limitSeconds(60), 5),
   /** What a create does whose job's images cannot be reached: start from scratch, or fail, so that it is tried again. */
   onUnreachable: z._default(z.enum(['scratch', 'fail']), 'scratch'),
+  /** Whether an image must have been restored once before it is committed, where the job does not say. */
+  verifyByRestore: z._default(z.boolean(), false),
   /** For the tests alone: TARDIS_FAULT may kill a wrapper. Only the file is asked, no variable. */
   faultInjection: z.optional(z.boolean()),
 });
@@ -144,6 +146,13 @@ function readSettings(path: string): Record<string, unknown> {
   throw new Problem('host-config', `${path} holds something else than a JSON object of settings`);
 }
 
+/** What an environment variable says that is a switch; undefined where it is neither. */
+export function booleanOf(text: string): boolean | undefined {
+  const word = text.toLowerCase();
+  if (word === '1' || word === 'true') return true;
+  return word === '0' || word === 'false' ? false : undefined;
+}
+
 /** Settings as environment variables of the wrapper, for tests and one-off runs. */
 function settingsFromEnvironment(env: NodeJS.ProcessEnv): Record<string, unknown> {
   const settings: Record<string, unknown> = {};
@@ -171,5 +180,7 @@ function settingsFromEnvironment(env: NodeJS.ProcessEnv): Record<string, unknown
   take('shareTimeoutSeconds', 'TARDIS_SHARE_TIMEOUT_SECONDS', Number);
   take('onUnreachable', 'TARDIS_ON_UNREACHABLE', String);
   take('maxRestores', 'TARDIS_MAX_RESTORES', Number);
+  // What is no switch is refused by its own words.
+  take('verifyByRestore', 'TARDIS_VERIFY_BY_RESTORE', (text) => booleanOf(text) ?? text);
   return settings;
 }

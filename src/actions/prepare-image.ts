@@ -1,6 +1,6 @@
 import type { CheckpointInput } from '../machines/checkpoint.ts';
 import type { ImageInMaking } from '../machines/vocabulary.ts';
-import { readContainerConfig } from './container-config.ts';
+import { readContainerConfig, verifyByRestoreOf } from './container-config.ts';
 import { chooseDumpDirectory } from './dump-place.ts';
 import { takeUpLate } from './find-images.ts';
 import type { Host } from './host.ts';
@@ -9,6 +9,7 @@ import { dropUncommitted, openPartial } from './image-store.ts';
 import { checkLife, claimLife } from './lives.ts';
 import { readManifestKeys } from './manifest-keys.ts';
 import { Problem } from './problem.ts';
+import { findTrialProgram } from './trial-place.ts';
 
 /**
  * CRIU opens the files of an image as the root of the job's user namespace, who may not read what is root's alone here; and
@@ -24,11 +25,22 @@ function refuseUserNamespace({ bundle }: CheckpointInput['container']): void {
 }
 
 /**
+ * Whether the image is to be restored once before it is committed.
+ *
+ * @throws Problem `unproven` where that is so, and there is nobody to do it.
+ */
+function mustBeVerified(host: Host, { bundle }: CheckpointInput['container']): boolean {
+  const isWanted = verifyByRestoreOf(readContainerConfig(bundle).env) ?? host.config.verifyByRestore;
+  if (isWanted) findTrialProgram(host);
+  return isWanted;
+}
+
+/**
  * Makes the partial image, where no one but root can see or exchange it, if the container carries its job on. What
  * would make the restore refuse the image is found here, before the job is frozen: a place of others, a key file
  * that cannot be used.
  *
- * @throws Problem `user-namespace`; `images-unseen`, see {@link takeUpLate}; `manifest-keys`, `image-place`, `image-owner`, `image-mode`; `life-refused` where another container
+ * @throws Problem `user-namespace`; `images-unseen`, see {@link takeUpLate}; `unproven`, `manifest-keys`, `image-place`, `image-owner`, `image-mode`; `life-refused` where another container
  * carried the job on when this one started, `life-superseded` where one does since; the file system's own error.
  */
 export function prepareImage(host: Host, { container, life }: CheckpointInput): ImageInMaking {
@@ -50,6 +62,7 @@ export function prepareImage(host: Host, { container, life }: CheckpointInput): 
   if ('unseen' in own) throw new Problem('images-unseen', own.unseen);
   checkLife(container, own);
   refuseUserNamespace(container);
+  const isToBeVerified = mustBeVerified(host, container);
   const image = openPartial(container);
   let dumpDirectory: string | undefined;
   try {
@@ -61,5 +74,9 @@ export function prepareImage(host: Host, { container, life }: CheckpointInput): 
     throw error;
   }
   const claim = own.claim === undefined ? {} : { claim: own.claim };
-  return { ...image, epoch: own.epoch, ...claim, ...(dumpDirectory ? { dumpDirectory } : {}) };
+  return {
+    ...{ ...image, epoch: own.epoch, ...claim },
+    ...(dumpDirectory ? { dumpDirectory } : {}),
+    ...(isToBeVerified ? { isToBeVerified } : {}),
+  };
 }

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import fs from 'fs-extra';
 import type { RestoreInput } from '../machines/restore.ts';
+import type { RuncCall } from '../machines/vocabulary.ts';
 import { keepingCgroup2Options } from './cgroup2-options.ts';
 import { lastCriuErrors, lastLine } from './criu-log.ts';
 import { writeCriuOptions } from './criu-options.ts';
@@ -46,7 +47,6 @@ async function restoreFrom(
   { container, call }: RestoreInput,
 ): Promise<void> {
   const work = join(container.bundle, 'tardis-restore');
-  const log = join(work, 'runc.log');
   await fs.emptyDir(work);
   const HOME = writeCriuOptions(
     container.bundle,
@@ -56,21 +56,54 @@ async function restoreFrom(
   );
   host.watch?.tells(() => lastLine(join(work, 'restore.log')));
   try {
-    const argv = [
-      ...call.globals,
-      ...['--log', log, '--log-format', 'json', 'restore', '--detach', '--no-subreaper'],
-      ...['--image-path', files, '--work-path', work],
-      ...['--bundle', container.bundle],
-      ...call.restoreFlags,
-      ...flags,
-      container.id,
-    ];
+    const { bundle, id } = container;
+    const argv = restoreArgv({ ...call, bundle, id, work, files, flags });
     await keepingCgroup2Options(host, () => runcForTardis(host, argv, { env: { HOME }, stdio: 'inherit' }));
   } catch (error) {
-    const words = lastCriuErrors(join(work, 'restore.log')) ?? lastLogMessage(log) ?? reasonOf(error);
-    throw new Problem('restore', `CRIU could not restore the image: ${words}`, { cause: error });
+    throw new Problem(
+      'restore',
+      `CRIU could not restore the image: ${restoreErrors(work) ?? reasonOf(error)}`,
+      {
+        cause: error,
+      },
+    );
   }
 }
+
+/** Of a `runc restore`: its container, its bundle, and where CRIU's files and its logs are. */
+interface RestoreWords extends Pick<RuncCall, 'globals' | 'restoreFlags'> {
+  readonly id: string;
+  readonly bundle: string;
+  readonly files: string;
+  readonly work: string;
+  /** Those of the dump. */
+  readonly flags: readonly string[];
+}
+
+/** What runc is told to restore an image, and leave it to itself. */
+export const restoreArgv = ({
+  globals,
+  restoreFlags,
+  id,
+  bundle,
+  files,
+  work,
+  flags,
+}: RestoreWords): string[] => [
+  ...globals,
+  ...['--log', logIn(work), '--log-format', 'json', 'restore', '--detach', '--no-subreaper'],
+  ...['--image-path', files, '--work-path', work],
+  ...['--bundle', bundle],
+  ...restoreFlags,
+  ...flags,
+  id,
+];
+
+/** Why a restore failed, by CRIU's log, or else by runc's. */
+export const restoreErrors = (work: string): string | undefined =>
+  lastCriuErrors(join(work, 'restore.log')) ?? lastLogMessage(logIn(work));
+
+const logIn = (work: string): string => join(work, 'runc.log');
 
 function lastLogMessage(log: string): string | undefined {
   try {

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, rmdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { join, normalize } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ContainerIdentity } from '../machines/vocabulary.ts';
@@ -31,7 +31,15 @@ const patienceMs = 2_000;
  */
 export async function removeEmptyCgroups({ bundle }: Pick<ContainerIdentity, 'bundle'>): Promise<void> {
   const { cgroupsPath } = readContainerConfig(bundle);
-  if (!cgroupsPath?.startsWith('/') || normalize(cgroupsPath) === '/') return;
+  if (cgroupsPath?.startsWith('/') && normalize(cgroupsPath) !== '/') await removeCgroups(cgroupsPath);
+}
+
+/**
+ * Removes a cgroup, and those in it, from all hierarchies, as soon as they are empty.
+ *
+ * @param cgroupsPath below the top of a hierarchy.
+ */
+export async function removeCgroups(cgroupsPath: string): Promise<void> {
   const deadline = Date.now() + patienceMs;
   const left = () =>
     mountsNow()
@@ -43,6 +51,10 @@ export async function removeEmptyCgroups({ bundle }: Pick<ContainerIdentity, 'bu
 
 function isRemoved(cgroup: string): boolean {
   try {
+    for (const { name } of readdirSync(cgroup, { withFileTypes: true }).filter((entry) =>
+      entry.isDirectory(),
+    ))
+      isRemoved(join(cgroup, name));
     rmdirSync(cgroup);
     return true;
   } catch {

@@ -24,14 +24,24 @@ const scratchOf = ({ config }: Host, container: ContainerIdentity): string =>
 export const scratchDumpOf = (host: Host, container: ContainerIdentity): string =>
   join(scratchOf(host, container), 'checkpoint');
 
+/** Where an image is restored once to see whether it can be: a bundle of its own, and all that is written meanwhile. */
+export const trialOf = (host: Host, container: ContainerIdentity): string =>
+  join(scratchOf(host, container), 'trial');
+
 /**
  * Makes sure that nobody but root can get at what will lie in a container's scratch directory, and that there is room
  * for it; and removes what was left of containers when the host went down, which nobody else would.
  *
  * @param bytes that will be written there; 0 where that is not known.
+ * @param what takes them, and its verb.
  * @throws Problem `image-owner`, `image-mode`, `scratch-full`; the file system's own error.
  */
-export function prepareScratch(host: Host, container: ContainerIdentity, bytes: number): void {
+export function prepareScratch(
+  host: Host,
+  container: ContainerIdentity,
+  bytes: number,
+  what = "the job's memory takes",
+): void {
   const { scratchDir } = host.config;
   fs.mkdirSync(scratchDir, { recursive: true, mode: 0o700 });
   refuseUnsafeWay(scratchDir, wayTo(container));
@@ -42,7 +52,7 @@ export function prepareScratch(host: Host, container: ContainerIdentity, bytes: 
   if (free >= bytes) return;
   throw new Problem(
     'scratch-full',
-    `the job's memory takes ${bytes} bytes, and ${scratchDir} has ${free} left; make room there, or name a ` +
+    `${what} ${bytes} bytes, and ${scratchDir} has ${free} left; make room there, or name a ` +
       'larger disk by scratchDir',
   );
 }
@@ -57,6 +67,14 @@ export function freshScratch(host: Host, container: ContainerIdentity): string {
   fs.rmSync(directory, { recursive: true, force: true });
   fs.mkdirSync(join(directory, '..'), { recursive: true, mode: 0o700 });
   fs.mkdirSync(directory, { mode: 0o700 });
+  return directory;
+}
+
+/** Makes the directory of a trial anew, empty and for root's eyes only; what else a container has there stays. */
+export function freshTrial(host: Host, container: ContainerIdentity): string {
+  const directory = trialOf(host, container);
+  fs.rmSync(directory, { recursive: true, force: true });
+  fs.mkdirSync(directory, { recursive: true, mode: 0o700 });
   return directory;
 }
 

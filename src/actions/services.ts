@@ -131,11 +131,17 @@ export function provideServices(host: Host, beforeEffect: () => void) {
           thaw: bounded('thaw', ({ container }) => thawContainer(container)),
           describeImage: sealing('describeImage', async (step) => {
             await (await import('./describe-image.ts')).describeImage(watched(), step, await pages);
-            dumpSlot?.release();
+            // The copy that is restored takes as much memory once more.
+            if (!step.image.isToBeVerified) dumpSlot?.release();
           }),
           handOver: sealing('handOver', async (step) => {
             await (await import('./hand-over.ts')).handOver(dumpPlaceOf(step), step.request.imagePath);
             dropScratch(host, step.container);
+          }),
+          verifyImage: sealing('verifyImage', async (step) => {
+            const { verifyImage } = await import('./verify-image.ts');
+            await onScratch(() => verifyImage(holding(dumpSlot), step));
+            dumpSlot?.release();
           }),
           commitImage: sealing('commitImage', async (step) => {
             const { commitImage, tidyAfter } = await import('./commit-image.ts');

@@ -9,6 +9,7 @@ import type { Host } from './host.ts';
 import { dropUncommitted, isCommitted, partialOf } from './image-store.ts';
 import { keyDirectory } from './ledger.ts';
 import { answers } from './share.ts';
+import { dropTrial } from './trial-place.ts';
 
 /**
  * Drops an image that is not committed, takes back what the caller was given of it, and leaves the container as
@@ -29,6 +30,7 @@ export async function undoCheckpoint(
   if (wasPaused && !pausedForCheckpoint) await freezeContainer(container).catch(() => {});
   else thawContainer(container);
   await host.watch?.end();
+  await dropTrial(host, container);
   if (!(await answers(host, container.imageRoot))) {
     host.log.warn(
       { partial: image && partialOf(image) },

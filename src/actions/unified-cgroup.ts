@@ -52,8 +52,11 @@ export function cgroupRootOptions({ id, bundle }: ContainerIdentity, call: RuncC
   if (!isUnified()) return [];
   const { cgroupsPath } = readContainerConfig(bundle);
   const systemd = call.switches.includes('systemd-cgroup');
-  return [`cgroup-root :${unifiedCgroupOf({ id, cgroupsPath, systemd })}`];
+  return cgroupRootAt(unifiedCgroupOf({ id, cgroupsPath, systemd }));
 }
+
+/** The same, for a cgroup that is known. */
+export const cgroupRootAt = (cgroup: string): string[] => (isUnified() ? [`cgroup-root :${cgroup}`] : []);
 
 /** `a-b.slice` is in `a.slice` (systemd.slice(5)); `-.slice` is the top. */
 function sliceDirectory(slice: string): string {

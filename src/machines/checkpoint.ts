@@ -78,6 +78,8 @@ export const checkpointMachine = setup({
     describeImage: step,
     /** Gives the caller's `--image-path` CRIU's files. */
     handOver: step,
+    /** Restores the image once beside the job, where the host or the job wants that: a copy that never runs. */
+    verifyImage: step,
     /** Syncs, renames, and enters the image into the ledger. */
     commitImage: step,
     /** Ends the job: its image is safe. */
@@ -94,6 +96,7 @@ export const checkpointMachine = setup({
   },
   guards: {
     leavesRunning: ({ context }) => context.request.leaveRunning,
+    mustVerify: ({ context }) => context.image?.isToBeVerified === true,
     mustThaw: ({ context }) =>
       context.request.leaveRunning && (!context.wasPaused || context.pausedForCheckpoint === true),
   },
@@ -153,6 +156,14 @@ export const checkpointMachine = setup({
     handingOver: {
       invoke: {
         src: 'handOver',
+        input: stepOf,
+        onDone: [{ guard: 'mustVerify', target: 'verifying' }, { target: 'committing' }],
+        onError: { target: 'undoing', actions: 'keepFailure' },
+      },
+    },
+    verifying: {
+      invoke: {
+        src: 'verifyImage',
         input: stepOf,
         onDone: 'committing',
         onError: { target: 'undoing', actions: 'keepFailure' },

@@ -56,6 +56,8 @@ export interface ImageInMaking extends ImagePlace {
   readonly claim?: string | undefined;
   /** Where CRIU dumps to, where that is not the image's own directory. */
   readonly dumpDirectory?: string | undefined;
+  /** Whether it must have been restored once before it is committed. Absent in older state files. */
+  readonly isToBeVerified?: boolean | undefined;
 }
 
 /** What a new container starts from. */
