@@ -5,7 +5,7 @@ import { keepingCgroup2Options } from './cgroup2-options.ts';
 import { readContainerConfig } from './container-config.ts';
 import { lastLine } from './criu-log.ts';
 import { writeCriuOptions } from './criu-options.ts';
-import { hangingIfOrdered } from './fault.ts';
+import { faultPoint, hangingIfOrdered } from './fault.ts';
 import { type Host, searchPathOf } from './host.ts';
 import { partialOf } from './image-store.ts';
 import { type Manifest, readManifest } from './manifest.ts';
@@ -142,7 +142,9 @@ async function inNamespaces(
   host.watch?.guardian?.work(child.pid);
   child.stdin.on('error', () => {});
   try {
-    return verdictIn(await Promise.race([firstLine(child.stdout), child.then(() => '')]), bundle);
+    const line = await Promise.race([firstLine(child.stdout), child.then(() => '')]);
+    faultPoint('verifyImage.restored');
+    return verdictIn(line, bundle);
   } finally {
     child.stdin.end();
     await child;

@@ -6,7 +6,6 @@ import {
   allCases,
   type Case,
   callRunc,
-  cases,
   flowOf,
   recovery,
   tableOf,
@@ -26,8 +25,10 @@ import { type Stack, startStack } from '../support/stack.ts';
 import { waitFor } from '../support/wait.ts';
 
 /** What the container carries. */
-const settingsOf = (variant: Variant): Record<string, string> =>
-  variant === ', compressed' ? { TARDIS_COMPRESSION_LEVEL: '1' } : {};
+const settingsOf = (variant: Variant): Record<string, string> => {
+  if (variant === ', verified') return { TARDIS_VERIFY_BY_RESTORE: '1' };
+  return variant === ', compressed' ? { TARDIS_COMPRESSION_LEVEL: '1' } : {};
+};
 
 /** How long a job may stand still whose wrapper is dead, where nobody sends a command. */
 const patienceMs = 3_000;
@@ -74,7 +75,7 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
   });
 
   test('should be every step that the machines have', () => {
-    const reached = new Set(cases.map(({ step }) => step));
+    const reached = new Set(allCases.map(({ step }) => step));
     expect(allSteps().filter((step) => !reached.has(step))).toEqual([]);
   });
 

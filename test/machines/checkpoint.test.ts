@@ -27,9 +27,19 @@ const kinds = [
     ...{ leaveRunning: true, wasPaused: true, outcome: 'continues' },
     steps: 'prepareImage freeze saveRootfs dumpMemory describeImage handOver commitImage',
   },
-].map(({ steps, ...kind }) => ({ ...kind, steps: steps.split(' ') }));
+].flatMap(({ steps, title, ...kind }) => [
+  { ...kind, title, image, steps: steps.split(' ') },
+  {
+    ...kind,
+    title: `${title}, whose image is verified`,
+    image: { ...image, isToBeVerified: true },
+    steps: steps.replace('commitImage', 'verifyImage commitImage').split(' '),
+  },
+]);
 
-const inputOf = ({ leaveRunning, wasPaused }: { leaveRunning: boolean; wasPaused: boolean }) => ({
+type Kind = Pick<(typeof kinds)[number], 'leaveRunning' | 'wasPaused' | 'image'>;
+
+const inputOf = ({ leaveRunning, wasPaused }: Omit<Kind, 'image'>) => ({
   container,
   call: callOf('runc', 'checkpoint', 'job'),
   request: requestOf(leaveRunning),
@@ -38,13 +48,13 @@ const inputOf = ({ leaveRunning, wasPaused }: { leaveRunning: boolean; wasPaused
 });
 
 /** The services in the order they ran, with what each was given, on a machine that really runs. */
-async function run(kind: { leaveRunning: boolean; wasPaused: boolean }, ...failing: string[]) {
+async function run(kind: Kind, ...failing: string[]) {
   const ran: { name: string; input: unknown }[] = [];
   const service = (name: string) =>
     fromPromise<never>(async ({ input }) => {
       ran.push({ name, input });
       if (failing.includes(name)) throw Object.assign(new Error(`${name} failed`), { code: 'broken' });
-      return (name === 'prepareImage' ? image : undefined) as never;
+      return (name === 'prepareImage' ? kind.image : undefined) as never;
     });
   const names = Object.keys(checkpointMachine.implementations.actors);
   const actors = Object.fromEntries(names.map((name) => [name, service(name)]));
@@ -55,6 +65,7 @@ async function run(kind: { leaveRunning: boolean; wasPaused: boolean }, ...faili
 }
 
 describe.each(kinds)('a checkpoint $title', ({ steps, outcome, ...kind }) => {
+  const { image } = kind;
   const walks = walksOf(checkpointMachine, inputOf(kind), { prepareImage: [image] });
   const good = walks.filter(({ ran }) => !ran.some((step) => step.endsWith(' fails')));
   const bad = walks.filter((walk) => !good.includes(walk));

@@ -23,7 +23,7 @@ export type FaultName = keyof typeof faults;
 export const everyFault = Object.keys(faults) as FaultName[];
 
 /** What is said of a case beside its flow: how its memory is kept, or by what its wrapper dies. */
-export type Variant = '' | ', compressed' | ', its process group' | ', out of memory';
+export type Variant = '' | ', compressed' | ', verified' | ', its process group' | ', out of memory';
 
 export interface Case {
   readonly flow: FlowName | 'recovery';
@@ -39,7 +39,7 @@ export const recovery = {
 } as const satisfies Omit<Flow, 'name'> & { name: 'recovery' };
 
 /** Steps whose runc is Tardis's own: its time has a limit. */
-const boundedRunc = ['dumpMemory', 'endJob', 'restoreMemory', 'removeLeftovers', 'recover'];
+const boundedRunc = ['dumpMemory', 'verifyImage', 'endJob', 'restoreMemory', 'removeLeftovers', 'recover'];
 /** Steps whose runc is the caller's, with the caller's own words: it takes as long as it would without Tardis. */
 const callersRunc = ['createAfresh', 'restoreGiven', 'start', 'pause', 'resume', 'delete'];
 /** The steps that wait for a runc; whether these are all of them, "... hangs" finds out. */
@@ -102,7 +102,21 @@ const pointCases = (['checkpoint with exit', 'checkpoint leaving it running'] as
   points.map((step): Case => ({ flow, step, fault: 'killed before', variant: '' })),
 );
 
-export const allCases: Case[] = [...cases, ...pointCases, ...compressedCases, ...deathCases];
+/** A step that only those have who ask for it; its point is where a copy of the job stands beside it. */
+const verifiedCases = [
+  { flow: 'checkpoint with exit', step: 'verifyImage', fault: 'hangs' },
+  { flow: 'checkpoint with exit', step: 'verifyImage', fault: 'alone: hangs' },
+  { flow: 'checkpoint with exit', step: 'verifyImage.restored', fault: 'killed before' },
+  { flow: 'checkpoint leaving it running', step: 'verifyImage.restored', fault: 'killed before' },
+].map((given) => ({ ...given, variant: ', verified' }) as Case);
+
+export const allCases: Case[] = [
+  ...cases,
+  ...pointCases,
+  ...compressedCases,
+  ...verifiedCases,
+  ...deathCases,
+];
 
 export const flowOf = ({ flow }: Case): Flow => flows.find(({ name }) => name === flow) ?? recovery;
 

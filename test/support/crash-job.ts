@@ -6,6 +6,7 @@ import { noteEntry, readLedger } from '../../src/actions/ledger.ts';
 import { readManifest } from '../../src/actions/manifest.ts';
 import { statFields } from '../../src/actions/processes.ts';
 import { namesIn, targetOf, textOf } from '../../src/actions/read-or-nothing.ts';
+import { trialCgroupOf } from '../../src/actions/trial-place.ts';
 import { validateImage } from '../../src/actions/validate-image.ts';
 import type { Call, DirectRunc } from './direct-runc.ts';
 import { counting, ticksOf } from './jobs.ts';
@@ -199,11 +200,14 @@ export class CrashJob {
   async leftovers(): Promise<string[]> {
     const { runDir, namespace } = this.#stack;
     const cgroup = join(`${namespace}-direct`, this.id);
+    const trial = trialCgroupOf({ root: this.#runc.root, id: this.id });
     const places = [
       join(this.#runc.root, this.id),
       indexEntryOf(runDir, this.#runc.root, this.id),
       join(runDir, 'locks', this.#runc.root, this.id),
-      ...['', ...namesIn('/sys/fs/cgroup')].map((controller) => join('/sys/fs/cgroup', controller, cgroup)),
+      ...['', ...namesIn('/sys/fs/cgroup')].flatMap((controller) =>
+        [cgroup, trial].map((name) => join('/sys/fs/cgroup', controller, name)),
+      ),
     ];
     const own = ['config.json', 'rootfs', 'tardis.json'];
     return [
@@ -213,7 +217,9 @@ export class CrashJob {
       ...namesIn(this.bundle).filter((name) => !own.includes(name)),
       ...mountsUnder(this.bundle),
       ...this.processes().map((pid) => `process ${pid}: ${wordsOf(pid).join(' ')}`),
-      ...namesIn('/proc').filter((pid) => textOf(`/proc/${pid}/cgroup`).includes(`${cgroup}\n`)),
+      ...namesIn('/proc').filter((pid) =>
+        [cgroup, trial].some((name) => textOf(`/proc/${pid}/cgroup`).includes(`${name}\n`)),
+      ),
     ];
   }
 

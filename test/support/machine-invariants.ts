@@ -41,6 +41,7 @@ export function onceObserved({ snapshot }: StateRecord, world: World): string {
 export function faultsOf(world: World, state: StateRecord | undefined, pausedByCaller: boolean): string[] {
   const faults = [...world.wrongs];
   if (!state || isInterrupted(state)) return faults;
+  if (world.copy) faults.push('a copy of it was left');
   if (world.container === 'frozen' && !world.held && !pausedByCaller) faults.push('it was left frozen');
   const path = onceObserved(state, world);
   if (!agrees(path, world)) faults.push(`it is ${world.container}, but its state is ${path}`);

@@ -13,6 +13,8 @@ export interface World {
   rollback: World['rootfs'] | undefined;
   images: Record<number, 'partial' | 'whole'>;
   current: number | undefined;
+  /** Whether there is a copy of the job, restored to verify its image. */
+  copy: boolean;
   /** Whether the job has run on since the dump of the current image. */
   ranPastImage: boolean;
   /** What must never have happened, and did. */
@@ -26,6 +28,7 @@ export const emptyWorld = (): World => ({
   rollback: undefined,
   images: {},
   current: undefined,
+  copy: false,
   ranPastImage: false,
   wrongs: [],
 });
@@ -103,6 +106,10 @@ const dropRollback = effect('drop the rollback', (world) => {
   world.rollback = undefined;
 });
 
+const dropCopy = sure('drop the copy', (world) => {
+  world.copy = false;
+});
+
 const undo = (
   { wasPaused, pausedForCheckpoint }: Pick<CheckpointInput, 'wasPaused' | 'pausedForCheckpoint'>,
   image: ImagePlace | undefined,
@@ -112,6 +119,7 @@ const undo = (
         if (world.container === 'running') freeze(world);
       })
     : sure('thaw', thaw),
+  dropCopy,
   ...(image ? [drop(image)] : []),
 ];
 
@@ -178,6 +186,12 @@ export const services: Readonly<Record<string, (input: unknown, world: World) =>
   thaw: () => [effect('thaw', thaw)],
   describeImage: () => [effect('describe', () => {})],
   handOver: () => [effect('link', () => {})],
+  verifyImage: () => [
+    effect('restore a copy', (world) => {
+      world.copy = true;
+    }),
+    dropCopy,
+  ],
   commitImage: (input) => [
     effect('rename', ({ images }) => {
       images[imageIn(input).generation] = 'whole';
@@ -236,8 +250,11 @@ export function answerOf(name: string, world: World): unknown {
   return { life: { epoch: 1 }, images: usable.map(place) };
 }
 
-const newImage = ({ images }: World): ImageInMaking =>
-  place(Math.max(0, ...Object.keys(images).map(Number)) + 1);
+/** Every other image is to be verified. */
+const newImage = ({ images }: World): ImageInMaking => {
+  const generation = Math.max(0, ...Object.keys(images).map(Number)) + 1;
+  return { ...place(generation), ...(generation % 2 === 0 ? { isToBeVerified: true } : {}) };
+};
 
 /** What has to be done before a create where an earlier restore was neither finished nor rolled back. */
 export const putPredecessorRight = ({ rollback }: World): readonly Effect[] =>
