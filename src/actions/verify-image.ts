@@ -50,14 +50,21 @@ function refusalOf({ failed, message }: Extract<Verdict, { failed: string }>, wo
   return new Problem('unrestorable', `the image could not be restored: ${words}`);
 }
 
-/** Of a host that is short of memory the kernel would kill somebody, perhaps the job. */
-function demandMemory({ files, compressed = {} }: Manifest): void {
+/**
+ * Makes sure that the host has the memory for a copy: the kernel would kill somebody for it otherwise, perhaps the job.
+ *
+ * @param meminfo the text of /proc/meminfo.
+ * @throws Problem `unproven`
+ */
+export function demandMemory(
+  { files, compressed = {} }: Pick<Manifest, 'files' | 'compressed'>,
+  meminfo = textOf('/proc/meminfo'),
+): void {
   const pages = { ...files, ...compressed };
   const needed = Object.entries(pages)
     .filter(([name]) => /(^|\/)pages-\d+\.img$/.test(name))
     .reduce((sum, [, { bytes }]) => sum + bytes, 0);
-  const available =
-    1024 * Number(/^MemAvailable:\s*(\d+) kB$/m.exec(textOf('/proc/meminfo'))?.[1] ?? Number.NaN);
+  const available = 1024 * Number(/^MemAvailable:\s*(\d+) kB$/m.exec(meminfo)?.[1] ?? Number.NaN);
   if (!(available < needed)) return;
   throw new Problem(
     'unproven',

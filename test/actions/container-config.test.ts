@@ -6,6 +6,7 @@ import {
   isEnabled,
   readContainerConfig,
   settingsOf,
+  verifyByRestoreOf,
 } from '../../src/actions/container-config.ts';
 import { useScratch } from '../support/action-scratch.ts';
 import { containerdSpec } from '../support/action-specs.ts';
@@ -262,6 +263,30 @@ describe('the place of the images', () => {
     const roots = { checkpointRoot: '/c', allowedRoots: [scratch.at('root')] };
     const env = new Map([['TARDIS_CHECKPOINT_HOST_PATH', scratch.at('root/a')]]);
     expect(settingsOf('abc', env, roots).imageRoot).toBe(scratch.at('root/a'));
+  });
+});
+
+describe('verifyByRestoreOf', () => {
+  const given = (value: string) => new Map([['TARDIS_VERIFY_BY_RESTORE', value]]);
+
+  it.each([
+    ...['1', 'true', 'True'].map((value) => [value, true]),
+    ...['0', 'false'].map((value) => [value, false]),
+    ['', undefined],
+  ] as [string, boolean | undefined][])('answers %j with %j', (value, expected) => {
+    expect(verifyByRestoreOf(given(value))).toBe(expected);
+  });
+
+  it('leaves it to the host if nothing is said', () => {
+    expect(verifyByRestoreOf(new Map())).toBeUndefined();
+  });
+
+  it.each(['yes', 'on', '2', ' 1'])('refuses %j, with the remedy', async (value) => {
+    const roots = { checkpointRoot: '/c', allowedRoots: ['/c'] };
+    const problem = await problemOf(() => settingsOf('job', given(value), roots));
+    expect(problem.code).toBe('verify-by-restore');
+    expect(problem.message).toContain(JSON.stringify(value));
+    expect(problem.message).toContain('expected 1, true, 0 or false');
   });
 });
 

@@ -31,6 +31,7 @@ const defaults = {
   maxFreezeSeconds: 900,
   shareTimeoutSeconds: 5,
   onUnreachable: 'scratch',
+  verifyByRestore: false,
 };
 
 /** Every setting, with how it is written in the file and in the environment. */
@@ -55,6 +56,7 @@ const settings: [name: string, inFile: unknown, variable: string, inEnvironment:
   ['maxFreezeSeconds', 7, 'TARDIS_MAX_FREEZE_SECONDS', '7'],
   ['shareTimeoutSeconds', 7, 'TARDIS_SHARE_TIMEOUT_SECONDS', '7'],
   ['onUnreachable', 'fail', 'TARDIS_ON_UNREACHABLE', 'fail'],
+  ['verifyByRestore', true, 'TARDIS_VERIFY_BY_RESTORE', '1'],
 ];
 
 describe('loadHostConfig', () => {
@@ -131,6 +133,7 @@ describe('loadHostConfig', () => {
     ['freezeStallSeconds', 3_601],
     ['maxFreezeSeconds', 86_401],
     ['shareTimeoutSeconds', 61],
+    ...['', '1', 'yes', 1, null].map((value) => ['verifyByRestore', value] as [string, unknown]),
     ...['', 'Fail', 'scratch ', 'ignore', 0, true, null].map(
       (value) => ['onUnreachable', value] as [string, unknown],
     ),

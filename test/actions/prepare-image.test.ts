@@ -46,6 +46,34 @@ function bundle(): void {
 }
 
 describe('prepareImage', () => {
+  it.each([
+    { wanted: 'by the host', inHost: true, inJob: '', expected: true },
+    { wanted: 'by the job', inHost: false, inJob: 'TARDIS_VERIFY_BY_RESTORE=1', expected: true },
+    {
+      wanted: 'by the host, not by the job',
+      inHost: true,
+      inJob: 'TARDIS_VERIFY_BY_RESTORE=0',
+      expected: undefined,
+    },
+    { wanted: 'by nobody', inHost: false, inJob: '', expected: undefined },
+  ])('says that the image is to be verified if that is wanted ($wanted)', ({ inHost, inJob, expected }) => {
+    mkdirSync(scratch.at('bundle'));
+    const text = containerdSpec().replace('"PATH=/bin"', `"PATH=/bin", "${inJob}"`);
+    writeFileSync(scratch.at('bundle', 'config.json'), text);
+    writeFileSync(scratch.at('home/dist/trial-restore.cjs'), '');
+    const given = { ...host({ verifyByRestore: inHost }), home: scratch.at('home') };
+    expect(prepareImage(given, request()).isToBeVerified).toBe(expected);
+  });
+
+  it('refuses, before the job is frozen, if there is no program that could verify the image', async () => {
+    bundle();
+    const given = { ...host({ verifyByRestore: true }), home: scratch.at('home') };
+    const problem = await problemOf(() => prepareImage(given, request()));
+    expect(problem.code).toBe('unproven');
+    expect(problem.message).toContain(scratch.at('home/dist/trial-restore.cjs'));
+    expect(readdirSync(join(root(), 'job'))).toEqual(['ledger']);
+  });
+
   it('should make directories that only root can look into', () => {
     bundle();
     const { generation, directory } = prepareImage(host(), request());

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFailed, test } from 'vitest';
+import type { Container } from '../support/engine.ts';
 import { engineNames, engines } from '../support/engines.ts';
 import { busyboxImage } from '../support/images.ts';
 import { counting, enabled, ticksOf } from '../support/jobs.ts';
@@ -44,29 +45,39 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('a job that is carried 
     await container.remove();
   });
 
+  const isVerified = ({ ociId }: Container): boolean =>
+    readFileSync(stack.logFile, 'utf8')
+      .split('\n')
+      .some((line) => line.includes(`"id":"${ociId}"`) && line.includes('restored once beside the job'));
+
   describe.each(engineNames)('%s', (name) => {
     test.each([
       { title: 'a job', spec: {} },
       { title: 'a job with a terminal', spec: { tty: true } },
       { title: 'a job that is not root', spec: { user: '1000:1000' } },
       { title: "a job in the host's network", spec: { network: 'host' } },
-    ])('should carry $title on in a new container, at the next number', async ({ title, spec }) => {
-      const key = `${name}-${title.replaceAll(/\W+/g, '-')}`;
-      const job = { image, args: counting, env: enabled(key), ...spec };
-      const first = await engines[name](stack).run({ id: `${key}-1`, ...job });
-      await first.waitForLine(/^tick 3$/);
-      await first.checkpoint({ exit: true });
-      expect(await first.waitForExit()).toBe(137);
-      const last = ticksOf(first).at(-1) as number;
-      await first.remove();
+    ])(
+      'should carry $title on in a new container, at the next number, once its image was verified',
+      async ({ title, spec }) => {
+        const key = `${name}-${title.replaceAll(/\W+/g, '-')}`;
+        const env = enabled(key, { TARDIS_VERIFY_BY_RESTORE: '1' });
+        const job = { image, args: counting, env, ...spec };
+        const first = await engines[name](stack).run({ id: `${key}-1`, ...job });
+        await first.waitForLine(/^tick 3$/);
+        await first.checkpoint({ exit: true });
+        expect(await first.waitForExit()).toBe(137);
+        expect(isVerified(first)).toBe(true);
+        const last = ticksOf(first).at(-1) as number;
+        await first.remove();
 
-      const second = await engines[name](stack).run({ id: `${key}-2`, ...job });
-      await second.waitForLine(new RegExp(`^tick ${last + 3}$`));
-      expect(ticksOf(second).slice(0, 3)).toEqual(from(last + 1, 3));
-      expect(await second.status()).toBe('running');
-      expect(stateIn(second.bundle)).toEqual({ alive: 'running' });
-      await second.remove();
-    });
+        const second = await engines[name](stack).run({ id: `${key}-2`, ...job });
+        await second.waitForLine(new RegExp(`^tick ${last + 3}$`));
+        expect(ticksOf(second).slice(0, 3)).toEqual(from(last + 1, 3));
+        expect(await second.status()).toBe('running');
+        expect(stateIn(second.bundle)).toEqual({ alive: 'running' });
+        await second.remove();
+      },
+    );
 
     test('should let the old container go on after a checkpoint that leaves it running, and resume from there', async () => {
       const key = `${name}-leave`;

@@ -298,7 +298,9 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
       // Its image is committed, and it was ended for that.
       const isEnded = step === 'endJob' && fault === 'alone: after';
       if (!isEnded) await job.countsOn(2, patienceMs);
-      await waitFor('nothing to be at work', () => job.processes().length === 0, { timeoutMs: patienceMs });
+      await waitFor('nothing to be at work', () => [...job.processes(), ...job.copies()].length === 0, {
+        timeoutMs: patienceMs,
+      });
       expect(await job.status()).toBe(isEnded ? 'gone' : 'running');
       await this.#cgroup?.remove();
     }

@@ -13,7 +13,7 @@ import {
 import { namesIn, textOf } from '../../src/actions/read-or-nothing.ts';
 import { trialCgroupOf } from '../../src/actions/trial-place.ts';
 import type { Container } from '../support/engine.ts';
-import { engineNames, engines } from '../support/engines.ts';
+import { ctrEngine } from '../support/engine-ctr.ts';
 import { type FailingCriu, installFailingCriu } from '../support/failing-criu.ts';
 import { imageNames } from '../support/image-names.ts';
 import { busyboxImage } from '../support/images.ts';
@@ -22,13 +22,13 @@ import { processesBy } from '../support/proc.ts';
 import { requireRealStack } from '../support/requires.ts';
 import { type Stack, startStack } from '../support/stack.ts';
 
-describe.skipIf(requireRealStack({ docker: true }).skip)('an image that is verified by a restore', () => {
+describe.skipIf(requireRealStack().skip)('an image that is verified by a restore', () => {
   let stack: Stack;
   let image: string;
   let criu: FailingCriu;
 
   beforeAll(async () => {
-    stack = await startStack({ docker: true, rootJobsOnly: true });
+    stack = await startStack({ rootJobsOnly: true });
     image = await busyboxImage(stack);
     criu = installFailingCriu(stack);
   });
@@ -69,12 +69,12 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('an image that is verif
       .length;
 
   /** A job that holds on a volume what a copy of it could take from it: a lock, a file that it alone has, and a deleted one. */
-  async function runJob(name: (typeof engineNames)[number], key: string, life: number) {
+  async function runJob(key: string, life: number) {
     const volume = join(stack.dir, 'volumes', key);
     mkdirSync(volume, { recursive: true });
     const script = `cd /data; exec 5>lock; flock 5; exec 6>gone; rm gone; exec 7>>list; echo here >&7; ${counting[2]}`;
-    const job = await engines[name](stack).run({
-      ...{ id: `${key}-${life}`, image, args: ['sh', '-c', script], tty: name === 'ctr' },
+    const job = await ctrEngine(stack).run({
+      ...{ id: `${key}-${life}`, image, args: ['sh', '-c', script] },
       env: enabled(key, { TARDIS_VERIFY_BY_RESTORE: '1' }),
       binds: [{ source: volume, destination: '/data' }],
     });
@@ -87,44 +87,41 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('an image that is verif
     expect(ticksOf(job)).toEqual(ticksOf(job).map((_, i) => first + i));
   };
 
-  test.each(engineNames)(
-    'is committed, and nothing of its copy is left on the host, nor changed on a volume (%s)',
-    async (name) => {
-      const key = `${name}-proven`;
-      const { job, volume } = await runJob(name, key, 1);
-      await job.waitForLine(/^tick 2$/);
-      const before = { names: readdirSync(volume), list: statSync(join(volume, 'list')) };
+  test('is committed only then, and nothing of its copy is left on the host, nor changed on a volume', async () => {
+    const key = 'proven';
+    const { job, volume } = await runJob(key, 1);
+    await job.waitForLine(/^tick 2$/);
+    const before = { names: readdirSync(volume), list: statSync(join(volume, 'list')) };
 
-      await job.checkpoint();
+    await job.checkpoint();
+    expect(imagesOf(key)).toEqual(['1', 'current']);
+    expect(proofsOf(job)).toBe(1);
+    expect(traces(job)).toEqual([]);
+    await expectToCountOn(job);
+
+    criu.fail('restore');
+    for (const exit of [false, true]) {
+      const asked = await job.checkpoint({ exit, mayFail: true });
+      expect(asked.exitCode).not.toBe(0);
+      expect(asked.stderr.split('\n')[0]).toMatch(/the image could not be restored: /);
       expect(imagesOf(key)).toEqual(['1', 'current']);
-      expect(proofsOf(job)).toBe(1);
       expect(traces(job)).toEqual([]);
       await expectToCountOn(job);
+    }
+    criu.behave();
+    expect(readdirSync(volume)).toEqual(before.names);
+    expect(statSync(join(volume, 'list'))).toMatchObject({ ino: before.list.ino, size: before.list.size });
 
-      criu.fail('restore');
-      for (const exit of [false, true]) {
-        const asked = await job.checkpoint({ exit, mayFail: true });
-        expect(asked.exitCode).not.toBe(0);
-        expect(asked.stderr.split('\n')[0]).toMatch(/the image could not be restored: /);
-        expect(imagesOf(key)).toEqual(['1', 'current']);
-        expect(traces(job)).toEqual([]);
-        await expectToCountOn(job);
-      }
-      criu.behave();
-      expect(readdirSync(volume)).toEqual(before.names);
-      expect(statSync(join(volume, 'list'))).toMatchObject({ ino: before.list.ino, size: before.list.size });
-
-      await job.checkpoint({ exit: true });
-      await job.waitForExit();
-      expect(imagesOf(key)).toEqual(['1', '2', 'current']);
-      expect(proofsOf(job)).toBe(2);
-      expect(traces(job)).toEqual([]);
-      const last = ticksOf(job).at(-1) as number;
-      await job.remove();
-      const { job: next } = await runJob(name, key, 2);
-      await next.waitForLine(new RegExp(`^tick ${last + 2}$`));
-      expect(ticksOf(next)[0]).toBe(last + 1);
-      await next.remove();
-    },
-  );
+    await job.checkpoint({ exit: true });
+    await job.waitForExit();
+    expect(imagesOf(key)).toEqual(['1', '2', 'current']);
+    expect(proofsOf(job)).toBe(2);
+    expect(traces(job)).toEqual([]);
+    const last = ticksOf(job).at(-1) as number;
+    await job.remove();
+    const { job: next } = await runJob(key, 2);
+    await next.waitForLine(new RegExp(`^tick ${last + 2}$`));
+    expect(ticksOf(next)[0]).toBe(last + 1);
+    await next.remove();
+  });
 });

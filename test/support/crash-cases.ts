@@ -106,7 +106,7 @@ const pointCases = (['checkpoint with exit', 'checkpoint leaving it running'] as
 const verifiedCases = [
   { flow: 'checkpoint with exit', step: 'verifyImage', fault: 'hangs' },
   { flow: 'checkpoint with exit', step: 'verifyImage', fault: 'alone: hangs' },
-  { flow: 'checkpoint with exit', step: 'verifyImage.restored', fault: 'killed before' },
+  { flow: 'checkpoint with exit', step: 'verifyImage.restored', fault: 'alone: before' },
   { flow: 'checkpoint leaving it running', step: 'verifyImage.restored', fault: 'killed before' },
 ].map((given) => ({ ...given, variant: ', verified' }) as Case);
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { indexEntryOf } from '../../src/actions/container-index.ts';
 import { noteEntry, readLedger } from '../../src/actions/ledger.ts';
 import { readManifest } from '../../src/actions/manifest.ts';
-import { statFields } from '../../src/actions/processes.ts';
+import { processes, statFields } from '../../src/actions/processes.ts';
 import { namesIn, targetOf, textOf } from '../../src/actions/read-or-nothing.ts';
 import { trialCgroupOf } from '../../src/actions/trial-place.ts';
 import { validateImage } from '../../src/actions/validate-image.ts';
@@ -217,15 +217,20 @@ export class CrashJob {
       ...namesIn(this.bundle).filter((name) => !own.includes(name)),
       ...mountsUnder(this.bundle),
       ...this.processes().map((pid) => `process ${pid}: ${wordsOf(pid).join(' ')}`),
-      ...namesIn('/proc').filter((pid) =>
-        [cgroup, trial].some((name) => textOf(`/proc/${pid}/cgroup`).includes(`${name}\n`)),
-      ),
+      ...namesIn('/proc').filter((pid) => textOf(`/proc/${pid}/cgroup`).includes(`${cgroup}\n`)),
+      ...this.copies().map((pid) => `copy ${pid}`),
     ];
   }
 
   /** The wrappers, shells and runcs that work on this container, but for the pipeline that the test began itself. */
   processes(): number[] {
     return processesBy((words) => words.includes(this.id) && !words.some((word) => word.includes('/call-')));
+  }
+
+  /** The processes of a copy of the job, which was restored beside it. */
+  copies(): number[] {
+    const cgroup = trialCgroupOf({ root: this.#runc.root, id: this.id });
+    return processes().filter((pid) => textOf(`/proc/${pid}/cgroup`).includes(`${cgroup}\n`));
   }
 
   wrappers(): number[] {
