@@ -31,11 +31,11 @@ export interface TrialWish {
 const isBind = ({ type, options }: OciMount): boolean =>
   type === 'bind' || (options ?? []).some((option) => option === 'bind' || option === 'rbind');
 
-/** The sources of a configuration's bind mounts, as it has them. */
-export const bindSourcesOf = (text: string): string[] =>
+/** A configuration's bind mounts, as it has them. */
+export const bindMountsOf = (text: string): { readonly source: string; readonly destination: string }[] =>
   ((JSON.parse(text) as OciConfig).mounts ?? [])
     .filter(isBind)
-    .flatMap(({ source }) => (source === undefined ? [] : [source]));
+    .flatMap(({ source, destination }) => (source === undefined ? [] : [{ source, destination }]));
 
 /**
  * Rewrites a container's config.json for a copy of it beside it, which shares nothing with it that either could change:

@@ -6,7 +6,7 @@ import { readContainerConfig } from './container-config.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { processes, statFields } from './processes.ts';
 import { resetRootfs } from './rootfs-reset.ts';
-import { bindSourcesOf, trialConfigOf } from './trial-config.ts';
+import { bindMountsOf, trialConfigOf } from './trial-config.ts';
 import { rootfsOverlayOf, standInsFor, type TrialOverlay } from './trial-layout.ts';
 
 /** What a trial is told. */
@@ -45,7 +45,8 @@ export async function tryRestore(trial: Trial): Promise<Verdict> {
     await execa('mount', ['--make-rshared', '/']);
     const { text, rootfs, terminal } = readContainerConfig(trial.jobBundle);
     const { bundle, cgroupsPath } = trial;
-    const { overlays, standInFor } = standInsFor(bindSourcesOf(text), trial.jobBundle, bundle);
+    const sources = bindMountsOf(text).map(({ source }) => source);
+    const { overlays, standInFor } = standInsFor(sources, trial.jobBundle, bundle);
     writeFileSync(join(bundle, 'config.json'), trialConfigOf(text, { cgroupsPath, standInFor }), {
       mode: 0o600,
     });

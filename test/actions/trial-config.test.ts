@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { bindSourcesOf, trialConfigOf } from '../../src/actions/trial-config.ts';
+import { bindMountsOf, trialConfigOf } from '../../src/actions/trial-config.ts';
 import { containerdSpec } from '../support/action-specs.ts';
 
 const wish = { cgroupsPath: '/tardis-trial-1', standInFor: (source: string) => `/trial${source}` };
@@ -32,7 +32,7 @@ describe('trialConfigOf', () => {
   it('shows stand-ins for bind mounts, however they are written, and no others', () => {
     const extra = '{"destination": "/b", "source": "/host/b", "options": ["bind"]}, {"destination": "/proc"';
     const text = containerdSpec().replace('{"destination": "/proc"', extra);
-    expect(bindSourcesOf(text)).toEqual([
+    expect(bindMountsOf(text).map(({ source }) => source)).toEqual([
       '/host/b',
       '/var/lib/kubelet/pods/x/etc-hosts',
       '/run/containerd/shm',

@@ -68,30 +68,30 @@ describe.skipIf(requireRealStack().skip)('an image that is verified by a restore
       .filter((line) => line.includes(`"id":"${ociId}"`) && line.includes('restored once beside the job'))
       .length;
 
-  /** A job that holds on a volume what a copy of it could take from it: a lock, a file that it alone has, and a deleted one. */
-  async function runJob(key: string, life: number) {
-    const volume = join(stack.dir, 'volumes', key);
-    mkdirSync(volume, { recursive: true });
-    const script = `cd /data; exec 5>lock; flock 5; exec 6>gone; rm gone; exec 7>>list; echo here >&7; ${counting[2]}`;
-    const job = await ctrEngine(stack).run({
-      ...{ id: `${key}-${life}`, image, args: ['sh', '-c', script] },
-      env: enabled(key, { TARDIS_VERIFY_BY_RESTORE: '1' }),
-      binds: [{ source: volume, destination: '/data' }],
-    });
-    return { job, volume };
-  }
-
-  const expectToCountOn = async (job: Container, first = 1): Promise<void> => {
+  const expectToCountOn = async (job: Container): Promise<void> => {
     const at = ticksOf(job).at(-1) ?? 0;
     await job.waitForLine(new RegExp(`^tick ${at + 2}$`));
-    expect(ticksOf(job)).toEqual(ticksOf(job).map((_, i) => first + i));
+    expect(ticksOf(job)).toEqual(ticksOf(job).map((_, i) => i + 1));
   };
 
   test('is committed only then, and nothing of its copy is left on the host, nor changed on a volume', async () => {
     const key = 'proven';
-    const { job, volume } = await runJob(key, 1);
+    const volume = join(stack.dir, 'volume');
+    mkdirSync(volume);
+    // What a copy could take from its job, or would have to make beside it: a lock, and a file that is open and deleted.
+    const script = `cd /data; exec 5>lock; flock 5; exec 6>gone; rm gone; exec 7>>list; echo here >&7; ${counting[2]}`;
+    const job = await ctrEngine(stack).run({
+      ...{ id: key, image, args: ['sh', '-c', script] },
+      env: enabled(key, { TARDIS_VERIFY_BY_RESTORE: '1' }),
+      binds: [{ source: volume, destination: '/data' }],
+    });
     await job.waitForLine(/^tick 2$/);
-    const before = { names: readdirSync(volume), list: statSync(join(volume, 'list')) };
+    const lookAt = () =>
+      ['.', 'lock', 'list'].map((name) => {
+        const { ino, size, mtimeMs } = statSync(join(volume, name));
+        return { name, ino, size, mtimeMs };
+      });
+    const before = lookAt();
 
     await job.checkpoint();
     expect(imagesOf(key)).toEqual(['1', 'current']);
@@ -100,28 +100,21 @@ describe.skipIf(requireRealStack().skip)('an image that is verified by a restore
     await expectToCountOn(job);
 
     criu.fail('restore');
-    for (const exit of [false, true]) {
-      const asked = await job.checkpoint({ exit, mayFail: true });
-      expect(asked.exitCode).not.toBe(0);
-      expect(asked.stderr.split('\n')[0]).toMatch(/the image could not be restored: /);
-      expect(imagesOf(key)).toEqual(['1', 'current']);
-      expect(traces(job)).toEqual([]);
-      await expectToCountOn(job);
-    }
+    const asked = await job.checkpoint({ exit: true, mayFail: true });
+    expect(asked.exitCode).not.toBe(0);
+    expect(asked.stderr.split('\n')[0]).toMatch(/the image could not be restored: /);
+    expect(readdirSync(asked.imagePath)).toEqual([]);
+    expect(imagesOf(key)).toEqual(['1', 'current']);
+    expect(traces(job)).toEqual([]);
+    await expectToCountOn(job);
     criu.behave();
-    expect(readdirSync(volume)).toEqual(before.names);
-    expect(statSync(join(volume, 'list'))).toMatchObject({ ino: before.list.ino, size: before.list.size });
 
     await job.checkpoint({ exit: true });
     await job.waitForExit();
+    expect(lookAt()).toEqual(before);
     expect(imagesOf(key)).toEqual(['1', '2', 'current']);
     expect(proofsOf(job)).toBe(2);
     expect(traces(job)).toEqual([]);
-    const last = ticksOf(job).at(-1) as number;
     await job.remove();
-    const { job: next } = await runJob(key, 2);
-    await next.waitForLine(new RegExp(`^tick ${last + 2}$`));
-    expect(ticksOf(next)[0]).toBe(last + 1);
-    await next.remove();
   });
 });
