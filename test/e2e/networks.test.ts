@@ -104,9 +104,11 @@ lines.write("count\\n"); lines.flush(); print(lines.readline().strip())`;
       let served = 0;
       for (const [i, address] of addresses.entries()) {
         const life = i + 1;
+        // Its copy listens on the same addresses, while the job does.
+        const verified = { TARDIS_VERIFY_BY_RESTORE: '1' };
         const more =
           network === 'host'
-            ? { network, env: { PORT: String(port), PEER: peer } }
+            ? { network, env: { PORT: String(port), PEER: peer, ...verified } }
             : bridged(10 + life, peer, port);
         const container = await start(`${network}-${life}`, network, 'network_job.py', more);
         await container.waitForLine(new RegExp(`^tick ${last + 5} `));
