@@ -1,8 +1,10 @@
 import { chmodSync, chownSync, mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { execa } from 'execa';
 import { readContainerConfig } from './container-config.ts';
+import { patienceMs } from './freezer.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { processes, statFields } from './processes.ts';
 import { resetRootfs } from './rootfs-reset.ts';
@@ -62,7 +64,7 @@ export async function tryRestore(trial: Trial): Promise<Verdict> {
     const options = { stdio: 'ignore', env: trial.env, extendEnv: false, reject: false } as const;
     const { exitCode, signal } = await execa(file, args, options);
     if (exitCode !== 0) throw new Problem('trial', `runc ended with ${exitCode ?? signal}`);
-    return { restored: stoppedCopies() };
+    return { restored: await stoppedCopies() };
   } catch (error) {
     return { failed, message: reasonOf(error) };
   }
@@ -129,17 +131,21 @@ async function keepTerminal(path: string): Promise<void> {
 const held: unknown[] = [];
 
 /**
- * How many processes were restored.
+ * How many processes were restored. CRIU lets go of each with a SIGSTOP that waits for it: on a host under load it takes a
+ * moment until the last one has met it, on its way out of the kernel.
  *
  * @throws Problem `trial` where there are none, or one is not stopped.
  */
-function stoppedCopies(): number {
+async function stoppedCopies(): Promise<number> {
   const own = [1, process.pid, process.ppid];
-  const copies = processes().filter((pid) => !own.includes(pid));
-  const loose = copies.filter((pid) => !/^[TtZX]?$/.test(statFields(pid)[0] ?? ''));
-  if (copies.length > 0 && loose.length === 0) return copies.length;
+  const copies = () => processes().filter((pid) => !own.includes(pid));
+  const loose = () => copies().filter((pid) => !/^[TtZX]?$/.test(statFields(pid)[0] ?? ''));
+  const deadline = Date.now() + patienceMs;
+  while (loose().length > 0 && Date.now() < deadline) await delay(5);
+  const [restored, running] = [copies().length, loose().length];
+  if (restored > 0 && running === 0) return restored;
   throw new Problem(
     'trial',
-    `CRIU restored ${copies.length} processes, of which ${loose.length} were not stopped: expected some, and all stopped`,
+    `CRIU restored ${restored} processes, of which ${running} are not stopped: expected some, and all stopped`,
   );
 }
