@@ -9,7 +9,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['test/{machines,actions,cli}/**/*.test.ts'],
+          include: ['test/{machines,actions,cli,support}/**/*.test.ts'],
           testTimeout: 60_000,
         },
       },

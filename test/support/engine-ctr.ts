@@ -70,7 +70,8 @@ function quoted(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
-function ctrContainer(stack: Stack, id: string, log: string, terminal?: ChildProcess): Container {
+/** A container that ctr has begun, and whose output is in a file. */
+export function ctrContainer(stack: Stack, id: string, log: string, terminal?: ChildProcess): Container {
   const { ctr, dir, namespace } = stack;
   const output = () => readFileSync(log, { encoding: 'utf8', flag: 'a+' });
   let execs = 0;
@@ -137,7 +138,7 @@ function ctrContainer(stack: Stack, id: string, log: string, terminal?: ChildPro
 }
 
 /** Whether any process has a file open; one that ends, or closes a descriptor, under our eyes has not. */
-function isOpen(file: string): boolean {
+export function isOpen(file: string): boolean {
   const look = <T>(action: () => T, instead: T): T => {
     try {
       return action();
