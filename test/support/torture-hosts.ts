@@ -130,6 +130,11 @@ export class TortureHosts {
     const begin = async (side: Side): Promise<TortureHost> => {
       const config = { hostId: side, ...settings };
       const stack = await startStack({ rootJobsOnly: true, config, tmpfs: { scratch: '64m' } });
+      // What a killed engine, or its client, leaves of a checkpoint is swept with the rest.
+      stack.env.TMPDIR = join(stack.dir, 'tmp');
+      mkdirSync(stack.env.TMPDIR);
+      await stack.containerd.kill();
+      await stack.containerd.start();
       return new TortureHost(side, stack, await busyboxImage(stack), troubles);
     };
     const hosts = { a: await begin('a'), b: await begin('b') };

@@ -57,8 +57,6 @@ export class Lane {
   readonly #oracle: Oracle;
   readonly #report: Found;
   readonly #held: Held[] = [];
-  /** Containers whose create or delete has failed. */
-  readonly #litter: { id: string; host: TortureHost }[] = [];
   readonly #images = new Set<string>();
   #count = 0;
   /** How often each kind of step was done, and how often a blow has hit. */
@@ -250,10 +248,10 @@ export class Lane {
     for (const held of this.#held)
       if (!isAlive(held)) this.#oracle.ended({ id: held.id, on: held.host.side }, asked.to);
     if (result.exitCode !== 0 && (await host.statusOf(id)) !== 'running') {
-      this.#litter.push({ id, host });
-      await this.#clearLitter(false);
+      await this.#clear({ id, host });
       const answer = result.stderr.trim().split('\n').slice(-2).join(' ');
-      return { epoch: undefined, tell: () => this.#find(this.#oracle.unborn(asked, answer)) };
+      const unborn = { ...asked, to: Date.now() };
+      return { epoch: undefined, tell: () => this.#find(this.#oracle.unborn(unborn, answer)) };
     }
     const held: Held = {
       ...{ id, host, log, before },
@@ -565,24 +563,24 @@ export class Lane {
 
   async #delete(held: Held, force: boolean, blow?: Blow): Promise<boolean> {
     const { id, host, container } = held;
-    const isNoOne = isAlive(held);
-    if (!force && isNoOne) return false;
+    const wasAlive = isAlive(held);
+    if (!force && wasAlive) return false;
     this.#held.splice(this.#held.indexOf(held), 1);
     const { asked, result } = await this.#asked(held, () =>
       this.#under(held, blow, this.#remove(host, id, force)),
     );
-    // One that ends by itself in the same moment may count as either.
-    const end = isNoOne && this.#written(held).isDone ? 'doubtful' : this.#endOfDeleted(held, isNoOne);
-    this.#checkWritten(held);
     const isClean = !this.#world.troubles.met(disturbsDelete, asked);
-    // What was left to containerd to delete may have met anything.
-    this.#oracle.deleted(asked, end, isClean && result === undefined && !held.isLogCut);
     if (result !== undefined) {
-      this.#litter.push(held);
       if (isClean) this.#report(`${id} on ${host.side}: it cannot be deleted: ${result}`);
-      return true;
+      await this.#clear({ id, host });
     }
-    if (isClean) await this.#leavesNothing(held, container);
+    // One that ends by itself in the same moment may count as either.
+    const end = wasAlive && this.#written(held).isDone ? 'doubtful' : this.#endOfDeleted(held, wasAlive);
+    this.#checkWritten(held);
+    // What was left to containerd to delete may have met anything.
+    const isNoted = isClean && result === undefined && !held.isLogCut;
+    this.#oracle.deleted({ ...asked, to: Date.now() }, end, isNoted);
+    if (isNoted) await this.#leavesNothing(held, container);
     return true;
   }
 
@@ -623,24 +621,15 @@ export class Lane {
     );
   }
 
-  /** Deletes what could not be created, or deleted; with `mustGo` until it is gone. */
-  async #clearLitter(mustGo: boolean): Promise<void> {
-    for (const litter of [...this.#litter]) {
-      const { id, host } = litter;
-      const isGone = async (): Promise<boolean> => {
-        await host.engine();
-        return (await this.#remove(host, id, true)) === undefined;
-      };
-      const gone = mustGo
-        ? await waitFor(`${id} to be deleted`, isGone, { timeoutMs: answerMs, everyMs: 500 }).catch(
-            (error: Error) => {
-              this.#report(`${id} on ${host.side}: ${error.message}`);
-              return false;
-            },
-          )
-        : await isGone();
-      if (gone) this.#litter.splice(this.#litter.indexOf(litter), 1);
-    }
+  /** Deletes what could not be created, or deleted, until it is gone. */
+  async #clear({ id, host }: { id: string; host: TortureHost }): Promise<void> {
+    const isGone = async (): Promise<boolean> => {
+      await host.engine();
+      return (await this.#remove(host, id, true)) === undefined;
+    };
+    await waitFor(`${id} to be deleted`, isGone, { timeoutMs: answerMs, everyMs: 500 }).catch(
+      (error: Error) => this.#report(`${id} on ${host.side}: ${error.message}`),
+    );
   }
 
   /** Begins the task of a stopped container once more: another life, on the root file system of the one before. */
@@ -677,7 +666,6 @@ export class Lane {
       this.#checkWritten(held);
     }
     for (const held of [...this.#held]) await this.#delete(held, true);
-    await this.#clearLitter(true);
     // Ends that could not be noted: who was on the other host counts as lost by then.
     await delay(takeoverMs + 500);
     for (const side of sides) {
@@ -685,7 +673,6 @@ export class Lane {
       const held = this.#held.at(-1);
       if (held && isAlive(held)) await this.#checkpoint(held, true, undefined, undefined);
       for (const each of [...this.#held]) await this.#delete(each, true);
-      await this.#clearLitter(true);
     }
     const strays = namesIn(this.home).filter(
       (name) => !/^(\d+|\d+\.failed\.jsonl|current|ledger)$/.test(name),
