@@ -36,3 +36,19 @@ export function bundleFromIndex(runDir: string, root: string, id: string): strin
     return undefined;
   }
 }
+
+/** All indexed containers; none where the index cannot be read. */
+export const indexedContainers = (runDir: string): Pick<ContainerIdentity, 'root' | 'id'>[] =>
+  indexedBelow(join(runDir, 'containers'), '/');
+
+function indexedBelow(directory: string, root: string): Pick<ContainerIdentity, 'root' | 'id'>[] {
+  try {
+    // Not `recursive`: that goes on through the symlinks.
+    return fs.readdirSync(directory, { withFileTypes: true }).flatMap((entry) => {
+      if (entry.isSymbolicLink()) return [{ root, id: entry.name }];
+      return indexedBelow(join(directory, entry.name), join(root, entry.name));
+    });
+  } catch {
+    return [];
+  }
+}

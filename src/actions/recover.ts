@@ -7,7 +7,7 @@ import { isFrozen } from './freezer.ts';
 import type { Host } from './host.ts';
 import { isCommitted, pointCurrent } from './image-store.ts';
 import { closeLife } from './lives.ts';
-import { reasonOf } from './problem.ts';
+import { Problem, reasonOf } from './problem.ts';
 import { dropRollback, rollBackRootfs } from './rollback.ts';
 import { isInitAlive, isInitEnding, observeContainer, readRuncRecord } from './runc-state.ts';
 import { dropScratch } from './scratch.ts';
@@ -139,6 +139,9 @@ function isEnding(container: ContainerIdentity): boolean {
   return record === undefined || isInitEnding(record);
 }
 
+/** How a rollback of an overlay's changes is refused where there is no overlay any more. */
+const isNotMounted: ReadonlySet<string> = new Set(['rootfs-kind', 'rootfs-missing']);
+
 /** The caller was never answered, so it does not take the container for created: nothing of it may stay. */
 async function recoverRestore(host: Host, container: ContainerIdentity): Promise<Recovered> {
   await endJob(host, container, {
@@ -147,7 +150,16 @@ async function recoverRestore(host: Host, container: ContainerIdentity): Promise
     switches: [],
     restoreFlags: [],
   });
-  await rollBackRootfs(host, container);
+  try {
+    await rollBackRootfs(host, container);
+  } catch (error) {
+    if (!(error instanceof Problem && isNotMounted.has(error.code))) throw error;
+    // Nobody can start anything on it: its engine has unmounted it. What was saved of it stays for a create that comes back.
+    const note =
+      'the interrupted restore was ended; its root file system is not mounted any more: the next create in its bundle ' +
+      'puts it back';
+    return { status: 'gone', note };
+  }
   await dropRollback(host, container);
   return { status: 'gone', note: 'the interrupted restore was rolled back' };
 }

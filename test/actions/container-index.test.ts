@@ -1,6 +1,12 @@
 import { lstatSync, mkdirSync, readdirSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { bundleFromIndex, enterIndex, indexEntryOf, leaveIndex } from '../../src/actions/container-index.ts';
+import {
+  bundleFromIndex,
+  enterIndex,
+  indexEntryOf,
+  indexedContainers,
+  leaveIndex,
+} from '../../src/actions/container-index.ts';
 import { useScratch } from '../support/action-scratch.ts';
 
 const scratch = useScratch();
@@ -37,9 +43,17 @@ describe('the index', () => {
     enterIndex(runDir(), container({ root: '/run/runc', bundle: '/bundles/other' }));
     expect(bundleOf()).toBe('/bundles/job');
     expect(bundleOf(container({ root: '/run/runc' }))).toBe('/bundles/other');
+    expect(indexedContainers(runDir())).toEqual([
+      { root: '/run/runc', id: 'job' },
+      { root: '/run/containerd/runc/default', id: 'job' },
+    ]);
     leaveIndex(runDir(), container());
     expect(bundleOf()).toBeUndefined();
     expect(bundleOf(container({ root: '/run/runc' }))).toBe('/bundles/other');
+  });
+
+  it('names no container where there is no index', () => {
+    expect(indexedContainers(runDir())).toEqual([]);
   });
 
   it('should name the newest container of an id, and leave nothing beside it', () => {

@@ -3,6 +3,8 @@ import { once } from 'node:events';
 import { readFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFailed, test } from 'vitest';
+import { indexedContainers } from '../../src/actions/container-index.ts';
+import { noteEntry, readLedger } from '../../src/actions/ledger.ts';
 import { processes } from '../../src/actions/processes.ts';
 import { textOf } from '../../src/actions/read-or-nothing.ts';
 import type { Container, Engine } from '../support/engine.ts';
@@ -241,22 +243,34 @@ describe.skipIf(requireRealStack().skip)('containerd is killed', () => {
   });
 
   /** How the CRIU of a cut restore goes on, and the moment in which that has come to its end. */
+  const goesOn = async (id: string) => {
+    criu.behave();
+    await waitFor('runc to have restored the job', () => restoring(id).length === 0);
+    expect(tasksOf(id)).not.toEqual([]);
+  };
+  /** Another host takes a job up, and loses it again. */
+  function visit(key: string): void {
+    const home = join(stack.checkpointRoot, key);
+    const claimant = { host: 'there', root: '/', id: 'visitor', wrapper: { pid: 1, startTime: 1 } };
+    noteEntry(home, { kind: 'life', claimant });
+    noteEntry(home, { kind: 'end', epoch: readLedger(home).last, how: 'killed' });
+  }
   const endings = [
-    { title: 'hangs', begin: () => criu.sleep('restore'), goOn: async () => {} },
+    { title: 'hangs', key: 'restore-hangs', begin: () => criu.sleep('restore'), goOn: async () => {} },
+    { title: 'goes on', key: 'restore-goes-on', begin: () => criu.hang('restore'), goOn: goesOn },
     {
-      title: 'goes on',
+      title: 'goes on, and whose job another host takes up meanwhile,',
+      key: 'restore-visited',
       begin: () => criu.hang('restore'),
       async goOn(id: string) {
-        criu.behave();
-        await waitFor('runc to have restored the job', () => restoring(id).length === 0);
-        expect(tasksOf(id)).not.toEqual([]);
+        await goesOn(id);
+        visit('restore-visited');
       },
     },
   ];
   test.each(endings)(
     'a restore whose CRIU $title is made good by the next one of its job',
-    async ({ title, begin, goOn }) => {
-      const key = `restore-${title.replaceAll(' ', '-')}`;
+    async ({ key, begin, goOn }) => {
       const first = await run(`${key}-1`, key);
       await first.waitForLine(/^tick 2$/);
       const last = await end(first);
@@ -274,6 +288,8 @@ describe.skipIf(requireRealStack().skip)('containerd is killed', () => {
       await stack.ctr(['containers', 'delete', id]);
       await expectToFollow(last, () => run(`${key}-3`, key));
       expect([...tasksOf(id), ...restoring(id)]).toEqual([]);
+      expect(indexedContainers(stack.runDir)).toEqual([]);
+      expect(readFileSync(stack.logFile, 'utf8')).not.toContain('cannot be ended');
     },
   );
 });
