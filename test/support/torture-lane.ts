@@ -173,7 +173,7 @@ export class Lane {
     work.then(over, over);
     // containerd is hit while a wrapper works.
     const first = blow.victim === 'containerd' ? 'wrapper' : blow.victim;
-    while (!isOver && victimsOf(host, first, id).length === 0) await delay(20);
+    while (!isOver && victimsOf(host, first, id).length === 0) await delay(30);
     if (!isOver) await delay(blow.afterMs);
     const pids = victimsOf(host, first, id);
     if (pids.length === 0) return work;
