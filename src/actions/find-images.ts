@@ -13,7 +13,7 @@ import {
   readContainerConfig,
   resumeAfterOf,
 } from './container-config.ts';
-import { endHalfRestored } from './end-half-restored.ts';
+import { endHalfCreated } from './end-half-created.ts';
 import type { Host } from './host.ts';
 import { refuseUnsafePlace } from './image-place.ts';
 import { findCurrentImage } from './image-store.ts';
@@ -36,7 +36,7 @@ export async function takeUp(host: Host, container: ContainerIdentity): Promise<
     const after = resumeAfterOf(config.env);
     const stranger = await strangerTo(host, container, config.shape, after);
     if (stranger) return stranger;
-    await endHalfRestored(host, container);
+    await endHalfCreated(host, container);
     const life = claimLife(host, container);
     if ('refused' in life) {
       const message = `${life.refused}: this container starts from scratch, and makes no checkpoints`;

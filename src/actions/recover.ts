@@ -1,6 +1,6 @@
 import type { CheckpointContext } from '../machines/checkpoint.ts';
 import type { ContainerInput, Interruption, Recovered } from '../machines/container-context.ts';
-import type { ContainerIdentity, ImagePlace } from '../machines/vocabulary.ts';
+import type { ContainerIdentity, ImagePlace, RuncCall } from '../machines/vocabulary.ts';
 import { restoreCgroup2Options } from './cgroup2-options.ts';
 import { endJob } from './end-job.ts';
 import { isFrozen } from './freezer.ts';
@@ -139,17 +139,37 @@ function isEnding(container: ContainerIdentity): boolean {
   return record === undefined || isInitEnding(record);
 }
 
+/**
+ * Ends a container whose `create` was interrupted, and whose caller is gone: nobody will start it.
+ *
+ * @returns whether it is gone; not where somebody has started it all the same.
+ */
+export async function endUnanswered(host: Host, input: ContainerInput): Promise<boolean> {
+  const { container, interruption } = input;
+  if (interruption?.state === 'alive.restoring') {
+    await recover(host, input);
+    return true;
+  }
+  const status = await observeContainer(host, container);
+  if (status === 'running' || status === 'paused') return false;
+  await endJob(host, container, callFor(container));
+  return true;
+}
+
+/** A call of Tardis's own, where the caller's is not known any more. */
+const callFor = ({ root }: ContainerIdentity): RuncCall => ({
+  argv: [],
+  globals: ['--root', root],
+  switches: [],
+  restoreFlags: [],
+});
+
 /** How a rollback of an overlay's changes is refused where there is no overlay any more. */
 const isNotMounted: ReadonlySet<string> = new Set(['rootfs-kind', 'rootfs-missing']);
 
 /** The caller was never answered, so it does not take the container for created: nothing of it may stay. */
 async function recoverRestore(host: Host, container: ContainerIdentity): Promise<Recovered> {
-  await endJob(host, container, {
-    argv: [],
-    globals: ['--root', container.root],
-    switches: [],
-    restoreFlags: [],
-  });
+  await endJob(host, container, callFor(container));
   try {
     await rollBackRootfs(host, container);
   } catch (error) {

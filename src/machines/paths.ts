@@ -64,6 +64,10 @@ export function interruptionIn(
   };
 }
 
+/** Whether it was a `create` that was interrupted: its caller was never answered, and does not take the container for created. */
+export const isCreate = (interruption: Interruption | undefined): boolean =>
+  interruption !== undefined && /^alive\.(creating\.|restoring$|rolledBack$)/.test(interruption.state);
+
 const verbs: Record<ContainerEvent['type'], string> = {
   CREATE: 'create',
   RESTORE: 'restore',

@@ -1,8 +1,17 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, symlinkSync } from 'node:fs';
+import { existsSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, describe, expect, onTestFailed, test } from 'vitest';
+import {
+  afterAll,
+  beforeAll,
+  beforeEach,
+  describe,
+  expect,
+  onTestFailed,
+  onTestFinished,
+  test,
+} from 'vitest';
 import { indexedContainers } from '../../src/actions/container-index.ts';
 import { noteEntry, readLedger } from '../../src/actions/ledger.ts';
 import { processes } from '../../src/actions/processes.ts';
@@ -292,6 +301,32 @@ describe.skipIf(requireRealStack().skip)('containerd is killed', () => {
       expect(readFileSync(stack.logFile, 'utf8')).not.toContain('cannot be ended');
     },
   );
+
+  test('a create from scratch that goes on without its engine does not keep the job from the next one', async () => {
+    const id = 'created-1';
+    const settings = readFileSync(stack.configFile, 'utf8');
+    const [script, reached] = ['slow-create', 'slow-create.reached'].map((name) => join(stack.dir, name));
+    const create = `${whichOrThrow('runc')} "$@"; : >${reached}; exec sleep 60`;
+    const text = `#!/bin/sh\ncase " $* " in *" create "*) ${create} ;; esac\nexec ${runc.path} "$@"\n`;
+    writeFileSync(script as string, text, { mode: 0o755 });
+    onTestFinished(() => writeFileSync(stack.configFile, settings));
+    writeFileSync(stack.configFile, JSON.stringify({ ...JSON.parse(settings), realRunc: script }));
+    const refused = expect(run(id, 'created')).rejects.toThrow();
+    await waitFor('runc to have created the container', () => existsSync(reached as string));
+    writeFileSync(stack.configFile, settings);
+    await stack.containerd.kill();
+    await refused;
+    expect(tasksOf(id)).not.toEqual([]);
+    await stack.containerd.start();
+    await stack.ctr(['containers', 'delete', id]);
+    const second = await run('created-2', 'created');
+    await second.waitForLine(/^tick 2$/);
+    expect([tasksOf(id), indexedContainers(stack.runDir).map((known) => known.id)]).toEqual([
+      [],
+      [second.id],
+    ]);
+    await expectToFollow(await end(second), () => run('created-3', 'created'));
+  });
 });
 
 describe.skipIf(requireRealStack({ docker: true }).skip).each([
