@@ -281,10 +281,7 @@ export class Oracle {
     const { id, on, from, generation, epoch, succeeded, exit, answer, isAlive, isDone } = given;
     const life = this.#lifeOf(given);
     const wrong: string[] = [];
-    const successor = this.#lives.find(
-      (other) =>
-        other !== life && other.to <= from && (other.epoch ?? 0) > (life?.epoch ?? Number.POSITIVE_INFINITY),
-    );
+    const successor = life && this.#lives.find((other) => other.to <= from && succeeds(other, life));
     if (life && epoch !== undefined) {
       if (life.epoch !== epoch) life.claimedTo = given.to;
       life.epoch = epoch;
@@ -340,8 +337,7 @@ export class Oracle {
     const life = this.#lifeOf(asked);
     if (!life) return;
     life.endedAt ??= asked.to;
-    const latest = Math.max(...this.#lives.map(({ epoch = 0 }) => epoch));
-    const isLatest = life.epoch === latest;
+    const isLatest = life.epoch !== undefined && !this.#lives.some((other) => succeeds(other, life));
     // One that is not the latest was superseded: its end is noted nowhere.
     life.isNoted ||= isNoted && isLatest;
     if (end === 'killed') return;
@@ -377,5 +373,12 @@ export class Oracle {
     return [];
   }
 }
+
+/**
+ * Whether a life has taken the job up after another one. Epochs alone do not tell: they begin at one again where a ledger
+ * without images was removed.
+ */
+const succeeds = (life: Life, { epoch, from }: Life): boolean =>
+  life.claimedTo >= from && (life.epoch ?? 0) > (epoch ?? Number.POSITIVE_INFINITY);
 
 const range = (low: number, high: number): string => (low === high ? `${low}` : `${low} to ${high}`);

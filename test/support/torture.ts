@@ -185,10 +185,9 @@ class Round {
       () => {
         const left = look();
         for (const what of left) this.#known.add(what);
-        this.#report(`host ${host.side}: ${left.join(', ')} are left`, `s${this.#schedule.seed}`, {
-          step: -1,
-          doing: 'look for what is left',
-        });
+        const [, id = `s${this.#schedule.seed}`] = /\/(s\d+-\d+-\w+-\d+)/.exec(left.join(' ')) ?? [];
+        const at = { step: -1, doing: 'look for what is left' };
+        this.#report(`host ${host.side}: ${left.join(', ')} are left`, id, at);
       },
     );
   }
@@ -213,12 +212,13 @@ function leftOn({ runcRoot, scratch, stack }: TortureHost): string[] {
   ];
 }
 
-/** All below a directory that is not a directory. */
+/** All below a directory that is not a directory; a symlink is not followed, as `recursive` would. */
 function filesBelow(directory: string): string[] {
   try {
-    return readdirSync(directory, { withFileTypes: true, recursive: true })
-      .filter((entry) => !entry.isDirectory())
-      .map((entry) => join(entry.parentPath, entry.name));
+    return readdirSync(directory, { withFileTypes: true }).flatMap((entry) => {
+      const path = join(directory, entry.name);
+      return entry.isDirectory() ? filesBelow(path) : [path];
+    });
   } catch {
     return [];
   }
