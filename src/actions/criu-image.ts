@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { join, posix } from 'node:path';
+import { join } from 'node:path';
 import { Problem, reasonOf } from './problem.ts';
 import { type Field, fieldsOf, withField } from './protobuf.ts';
 
@@ -96,24 +96,6 @@ export function dropPendingSignals(
     if (dropped > before) fs.writeFileSync(path, Buffer.concat(parts), { mode: 0o600 });
   }
   return dropped;
-}
-
-/** O_WRONLY and O_RDWR (open(2)). */
-const writable = 0b11;
-
-/**
- * The sizes of the regular files that an image's tasks have open to write, by their paths in the container: flags 2, name 6
- * and size 8 of a `reg_file_entry`, which is field 3 of a `file_entry` (images/fdinfo.proto, regfile.proto).
- */
-export function filesOpenToWriteIn(imageDirectory: string): Map<string, number> {
-  const sizes = new Map<string, number>();
-  for (const entry of entriesOf(join(imageDirectory, 'files.img'))) {
-    const fields = fieldsOf(bytesIn(entry, 3) ?? Buffer.alloc(0));
-    const name = bytesIn(fields, 6);
-    const isWritable = ((numberIn(fields, 2) ?? 0) & writable) !== 0;
-    if (name && isWritable) sizes.set(posix.join('/', name.toString()), numberIn(fields, 8) ?? 0);
-  }
-  return sizes;
 }
 
 /** A file that was unlinked while it was open, although another link keeps it. */

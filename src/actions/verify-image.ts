@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import type { CheckpointStep } from '../machines/checkpoint.ts';
 import { keepingCgroup2Options } from './cgroup2-options.ts';
 import { readContainerConfig } from './container-config.ts';
-import { filesOpenToWriteIn } from './criu-image.ts';
 import { lastLine } from './criu-log.ts';
 import { writeCriuOptions } from './criu-options.ts';
 import { faultPoint, hangingIfOrdered } from './fault.ts';
@@ -13,11 +12,9 @@ import { type Manifest, readManifest } from './manifest.ts';
 import { readManifestKeys } from './manifest-keys.ts';
 import { Problem } from './problem.ts';
 import { textOf } from './read-or-nothing.ts';
-import { isInside } from './real-path.ts';
 import { restoreArgv, restoreErrors } from './restore-memory.ts';
 import { commandOf } from './runc.ts';
 import { freshTrial, prepareScratch } from './scratch.ts';
-import { bindMountsOf } from './trial-config.ts';
 import { dropTrial, findTrialProgram, trialCgroupOf } from './trial-place.ts';
 import type { Trial, Verdict } from './trial-restore.ts';
 import { cgroupRootAt } from './unified-cgroup.ts';
@@ -33,7 +30,7 @@ export async function verifyImage(host: Host, step: CheckpointStep): Promise<voi
   const { container, image } = step;
   const manifest = readManifest(partialOf(image), readManifestKeys(host.config.manifestKeys));
   demandMemory(manifest);
-  prepareScratch(host, container, bytesOnScratch(manifest, step), 'to restore the image once takes');
+  prepareScratch(host, container, bytesOnScratch(manifest), 'to restore the image once takes');
   try {
     const bundle = freshTrial(host, container);
     const began = performance.now();
@@ -76,12 +73,11 @@ export function demandMemory(
 }
 
 /** What a trial writes, about: the job's changed files, memory that was compressed, and the files on volumes that it may write to. */
-function bytesOnScratch({ rootfs, compressed = {} }: Manifest, { container, image }: CheckpointStep): number {
+function bytesOnScratch({ rootfs, compressed = {}, dump }: Manifest): number {
   const expanded = Object.values(compressed).reduce((sum, { bytes }) => sum + bytes, 0);
-  const volumes = bindMountsOf(readContainerConfig(container.bundle).text);
-  const copied = [...filesOpenToWriteIn(dumpIn(image))]
-    .filter(([name]) => volumes.some(({ destination }) => isInside(destination, name)))
-    .reduce((sum, [, bytes]) => sum + bytes, 0);
+  const copied = (dump.volumeFiles ?? [])
+    .filter(({ written }) => written)
+    .reduce((sum, { bytes }) => sum + bytes, 0);
   return rootfs.bytes + expanded + copied;
 }
 

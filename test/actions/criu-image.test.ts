@@ -1,12 +1,7 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import {
-  dropPendingSignals,
-  filesOpenToWriteIn,
-  tasksDumpedStopped,
-  unlinkedFilesIn,
-} from '../../src/actions/criu-image.ts';
+import { dropPendingSignals, tasksDumpedStopped, unlinkedFilesIn } from '../../src/actions/criu-image.ts';
 import { Problem } from '../../src/actions/problem.ts';
 import { criuImage, encode } from '../support/action-protobuf.ts';
 import { useScratch } from '../support/action-scratch.ts';
@@ -106,31 +101,6 @@ const regular = (id: number, name: string): Buffer =>
 const pipe = (id: number): Buffer => encode([1, 3], [2, id], [5, encode([1, id])]);
 const remap = (original: number, link: number, type?: number): Buffer =>
   type === undefined ? encode([1, original], [2, link]) : encode([1, original], [2, link], [3, type]);
-
-describe('filesOpenToWriteIn', () => {
-  const opened = (id: number, flags: number, name: string, size?: number): Buffer => {
-    const file = encode([1, id], [2, flags], [3, 0], [5, encode([1, 0])], [6, name]);
-    const sized = size === undefined ? file : Buffer.concat([file, encode([8, size])]);
-    return encode([1, 1], [2, id], [3, sized]);
-  };
-
-  it('names each file once that may be written to, with its size', () => {
-    const files = [
-      opened(1, 0o100000, '/lib/libc.so', 2_000_000),
-      opened(2, 0o100001, 'data/w', 186),
-      opened(3, 0o102, '/data/rw', 5_000_000_000),
-      opened(4, 0o102, '/data/rw', 5_000_000_000),
-      // CRIU keeps no size of one that is only appended to.
-      opened(5, 0o2001, '/data/log'),
-    ];
-    write('files.img', criuImage(pipe(6), ...files));
-    expect([...filesOpenToWriteIn(image.path)]).toEqual([
-      ['/data/w', 186],
-      ['/data/rw', 5_000_000_000],
-      ['/data/log', 0],
-    ]);
-  });
-});
 
 describe('unlinkedFilesIn', () => {
   it('should pair a file with the link that CRIU had made for it', () => {
