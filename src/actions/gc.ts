@@ -5,31 +5,18 @@ import { faultPoint } from './fault.ts';
 import { type EndEntry, type ImageEntry, isBarred, isImage } from './find-images.ts';
 import type { Host } from './host.ts';
 import { refuseUnsafeKey } from './image-place.ts';
-import {
-  ageOf,
-  appendEntry,
-  type Entry,
-  keyDirectory,
-  type Ledger,
-  type NewEntry,
-  readLedger,
-  removeEntries,
-  removeLedger,
-  syncDirectory,
-} from './ledger.ts';
-import {
-  goesOn,
-  hasEnded,
-  isAtWork,
-  isRemoved,
-  isSameBefore,
-  type LifeEntry,
-  latestLife,
-  thisHost,
-} from './lives.ts';
+import { ageOf, keyDirectory, type Ledger, readLedger, syncDirectory } from './ledger.ts';
+import { goesOn, hasEnded, isRemoved, type LifeEntry, latestLife, thisHost } from './lives.ts';
 import { Problem } from './problem.ts';
 import { namesIn } from './read-or-nothing.ts';
-import { processStartTime } from './runc-state.ts';
+import {
+  forgetKey,
+  isBeingRemoved,
+  isOwnRemoval,
+  latestRemoval,
+  noteRemoval,
+  removingSeconds,
+} from './removal.ts';
 import { leftBehind } from './share.ts';
 
 /** A checkpoint key, and the directory that its own directory is in. */
@@ -73,11 +60,6 @@ export interface Due extends KeyPlace {
  * each GiB of memory.
  */
 const makingSeconds = 2 * 86_400;
-
-/** How long another host may take for a removal before that counts as cut short. */
-const removingSeconds = 3600;
-
-type RemovalEntry = Extract<Entry, { kind: 'removal' }>;
 
 /** Whether a directory below a root is a key's, by its name and its ledger. */
 export function isKey(place: KeyPlace): boolean {
@@ -130,7 +112,7 @@ function lookAt(host: Pick<Host, 'config'>, place: KeyPlace, now: number, rules:
   const found = contentsOf(home, now);
   const { ledger, names, images, halfMade, latest, ended, quiet } = found;
   const isHere = latest?.claimant.host === thisHost(host);
-  if (isBeingRemoved(host, home, found, now)) return undefined;
+  if (isBeingRemoved(host, home, ledger, now)) return undefined;
   if (latest && !ended && isHere && goesOn(latest)) return undefined;
   // Images that were brought here without their ledger may be restored (see imagesFor).
   const wereBrought = !ledger.entries.some(isImage) && halfMade.some((name) => /^\d+$/.test(name));
@@ -179,8 +161,6 @@ interface Contents {
   readonly latest: LifeEntry | undefined;
   /** Whether the latest life has ended. */
   readonly ended: boolean;
-  /** The latest removal that was noted. */
-  readonly removal: RemovalEntry | undefined;
   /** Seconds since the last entry; infinite where there is none. */
   readonly quiet: number;
 }
@@ -198,7 +178,6 @@ function contentsOf(home: string, now: number): Contents {
     ...{ ledger, names, images, latest },
     halfMade: names.filter((name) => /^\d+(\.partial)?$/.test(name) && !committed.includes(name)),
     ended: latest !== undefined && hasEnded(ledger, latest),
-    removal: entries.findLast((entry): entry is RemovalEntry => entry.kind === 'removal'),
     quiet: Math.min(...entries.map((entry) => ageOf(home, entry, now))),
   };
 }
@@ -206,12 +185,13 @@ function contentsOf(home: string, now: number): Contents {
 /** For which reasons something may be removed, and which images each of them allows. */
 function choicesIn(
   home: string,
-  { ledger, names, images, latest, ended, removal, quiet }: Contents,
+  { ledger, names, images, latest, ended, quiet }: Contents,
   now: number,
   { keepFinishedSeconds, unclaimedSeconds }: Rules,
 ): [Reason, readonly ImageEntry[]][] {
   const choices: [Reason, readonly ImageEntry[]][] = [];
   const cutShort = images.filter((image) => isRemoved(ledger, image));
+  const removal = latestRemoval(ledger);
   const isRemovalLast = removal !== undefined && removal.number > (latest?.number ?? 0);
   // Of an empty ledger nobody says who is about to begin it, or is removing it.
   const isDeserted = ledger.entries.length === 0 && ageOfPath(join(home, 'ledger'), now) >= removingSeconds;
@@ -247,18 +227,6 @@ function youngestIn(image: string, now: number): number {
   return Math.min(...paths.map((path) => ageOfPath(path, now)));
 }
 
-/** Whether somebody is at work on a removal that is noted: a process of this host, or perhaps one of another. */
-function isBeingRemoved(
-  host: Pick<Host, 'config'>,
-  home: string,
-  { removal }: Contents,
-  now: number,
-): boolean {
-  if (!removal) return false;
-  if (removal.host === thisHost(host)) return isAtWork(removal.remover);
-  return ageOf(home, removal, now) < removingSeconds;
-}
-
 /** Whether an image is of a job that ended by itself, and that its own setting does not resume after that. */
 const isOver = (ledger: Ledger, image: ImageEntry): boolean =>
   ledger.entries.some((entry) => entry.kind === 'end' && isFinal(entry) && isBarred(ledger, image, entry));
@@ -279,14 +247,15 @@ export type Outcome = 'removed' | 'going' | 'taken';
  */
 export async function removeDue(host: Pick<Host, 'config' | 'env'>, due: Due, ms: number): Promise<Outcome> {
   const home = keyDirectory(due);
-  const noted = noteRemoval(host, home, due);
+  const noted = noteRemoval(host, home, due.ledger, due.generations);
   if (noted === undefined) return 'taken';
   faultPoint('gc.noted');
   // A host may sleep for hours at any point (hibernation), while another one goes on with this and the job begins anew.
-  if (!isOurs(host, readLedger(home), noted)) return 'taken';
+  if (!isOwnRemoval(host, readLedger(home), noted)) return 'taken';
   const leaving = [...due.generations.map((generation) => String(generation)), ...due.litter];
-  const paths = leaving.map((name) => putOutOfSight(home, name));
+  // `current` before the image that it names: a ledger without images is taken for one that never was (see imagesFor).
   for (const mark of due.marks) fs.rmSync(join(home, mark), { force: true });
+  const paths = leaving.map((name) => putOutOfSight(home, name));
   syncDirectory(home);
   faultPoint('gc.renamed');
   if (paths.length > 0) {
@@ -300,39 +269,9 @@ export async function removeDue(host: Pick<Host, 'config' | 'env'>, due: Due, ms
       );
   }
   faultPoint('gc.removed');
-  if (due.forgets) forget(host, home, noted);
+  if (due.forgets) forgetKey(host, home, due.ledger, noted);
   return 'removed';
 }
-
-/** The number of the `removal` entry; undefined where another entry came between. */
-function noteRemoval(
-  host: Pick<Host, 'config'>,
-  home: string,
-  { ledger, generations }: Due,
-): number | undefined {
-  const { pid } = process;
-  const entry: NewEntry = {
-    kind: 'removal',
-    generations: [...generations],
-    host: thisHost(host),
-    remover: { pid, startTime: processStartTime(pid) ?? 0 },
-  };
-  const number = appendEntry(home, ledger.last, entry, { durable: true });
-  if (number === undefined) return undefined;
-  // As with a claim: the ledger may have been removed, and begun anew, since it was read.
-  if (isSameBefore(ledger, readLedger(home), number)) return number;
-  removeEntries(home, [number]);
-  return undefined;
-}
-
-const isOurs = (host: Pick<Host, 'config'>, { entries }: Ledger, noted: number): boolean =>
-  entries.some(
-    (entry) =>
-      entry.number === noted &&
-      entry.kind === 'removal' &&
-      entry.host === thisHost(host) &&
-      entry.remover.pid === process.pid,
-  );
 
 /** What bears a plain number is a whole image: it gets another name. */
 function putOutOfSight(home: string, name: string): string {
@@ -345,20 +284,6 @@ function putOutOfSight(home: string, name: string): string {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
   return hidden;
-}
-
-/** Removes a key's ledger and directory, where nobody has come to it since the removal was noted. */
-function forget(host: Pick<Host, 'config'>, home: string, noted: number): void {
-  const ledger = readLedger(home);
-  const isLast = ledger.last === noted && isOurs(host, ledger, noted);
-  if (!isLast || fs.readdirSync(home).some((name) => name !== 'ledger')) return;
-  try {
-    removeLedger(home, ledger);
-    fs.rmdirSync(home);
-  } catch (error) {
-    // Somebody has taken the job up, or is about to.
-    if (!['ENOTEMPTY', 'EEXIST', 'ENOENT'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
-  }
 }
 
 /** Bytes of the files that are due, as `ls -l` tells them. */

@@ -266,19 +266,15 @@ export function removeEntries(home: string, numbers: readonly number[]): void {
 }
 
 /**
- * Removes a ledger up to the last entry that was read; one that is added meanwhile stays, and with it the directory.
+ * Removes the entries of a ledger that were read; one that is added meanwhile stays, and with it the directory. A life goes
+ * before its end: one that has ended must not look as if it went on, should this be cut short.
  *
  * @throws the file system's own error: ENOTEMPTY where somebody has added one.
  */
-export function removeLedger(home: string, { last }: Ledger): void {
-  const numbers = namesIn(directoryOf(home)).filter((name) => /^\d+$/.test(name));
+export function removeLedger(home: string, { entries }: Ledger): void {
   removeEntries(
     home,
-    // A life before its end: one that has ended must not look as if it went on, should this be cut short.
-    numbers
-      .map(Number)
-      .filter((number) => number <= last)
-      .sort((a, b) => a - b),
+    entries.map(({ number }) => number),
   );
   sweepDrafts(home);
   freeReserve(home);

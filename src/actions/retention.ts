@@ -8,6 +8,7 @@ import {
   type Ending,
   type Entry,
   keyDirectory,
+  type Ledger,
   readLedger,
   removeLedger,
   sweepDrafts,
@@ -24,6 +25,7 @@ import {
   latestLife,
 } from './lives.ts';
 import { reasonOf } from './problem.ts';
+import { forgetKey, isBeingRemoved, noteRemoval } from './removal.ts';
 
 /**
  * Removes what a newly committed image makes superfluous: older images but the newest ones, what dead wrappers left
@@ -104,12 +106,23 @@ export function forgetJob(host: Host, container: ContainerIdentity, claim: Claim
   try {
     const ledger = readLedger(home);
     const latest = latestLife(ledger);
-    // A successor's ledger is none of a dead predecessor's business; an empty one was begun to be removed.
-    if (ledger.last > 0 && !(isOf(latest, claim) && hasEnded(ledger, latest))) return;
     if (fs.readdirSync(home).some((name) => name !== 'ledger')) return;
-    if (fs.existsSync(join(home, 'ledger'))) removeLedger(home, ledger);
-    fs.rmdirSync(home);
+    if (ledger.last === 0) {
+      removeEmptyKey(home, ledger);
+      return;
+    }
+    // A successor's ledger is none of a dead predecessor's business.
+    const isOver = isOf(latest, claim) && hasEnded(ledger, latest);
+    if (!isOver || ledger.unknown > 0 || isBeingRemoved(host, home, ledger)) return;
+    const noted = noteRemoval(host, home, ledger, []);
+    if (noted !== undefined) forgetKey(host, home, ledger, noted);
   } catch (error) {
     host.log.debug({ reason: reasonOf(error) }, 'the key directory stays');
   }
+}
+
+/** Removes the rest of a key whose ledger has no entry any more; a draft in it may be somebody's who is about to begin it anew. */
+function removeEmptyKey(home: string, ledger: Ledger): void {
+  if (fs.existsSync(join(home, 'ledger'))) removeLedger(home, ledger);
+  fs.rmdirSync(home);
 }

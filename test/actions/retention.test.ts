@@ -2,8 +2,9 @@ import { existsSync, mkdirSync, readdirSync, utimesSync, writeFileSync } from 'n
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { noteEntry, readLedger } from '../../src/actions/ledger.ts';
-import { claimLife, endLife } from '../../src/actions/lives.ts';
+import { claimLife, endLife, thisHost } from '../../src/actions/lives.ts';
 import { collectGarbage, forgetJob, giveUpLife } from '../../src/actions/retention.ts';
+import { processStartTime } from '../../src/actions/runc-state.ts';
 import type { ContainerIdentity } from '../../src/machines/vocabulary.ts';
 import { hostWith } from '../support/action-host.ts';
 import { useScratch } from '../support/action-scratch.ts';
@@ -159,6 +160,18 @@ describe('forgetJob', () => {
     noteEntry(home(), { kind: 'end', epoch: 1, how: 'killed' });
     forgetJob(hostWith(), job(), { epoch: 1 });
     expect(readLedger(home()).entries.map(({ kind }) => kind)).toEqual(['life', 'life', 'end']);
+  });
+
+  it.each([
+    ['a process of this host', thisHost(hostWith()), process.ppid],
+    ['another host', 'b', 1],
+  ])('leaves a ledger alone that %s is removing', (_, host, pid) => {
+    made();
+    endLife(job(), { epoch: 1 }, 'killed');
+    const remover = { pid, startTime: processStartTime(pid) ?? 0 };
+    noteEntry(home(), { kind: 'removal', generations: [], host, remover });
+    forgetJob(hostWith(), job(), { epoch: 1 });
+    expect(readLedger(home()).entries.map(({ kind }) => kind)).toEqual(['life', 'end', 'removal']);
   });
 
   it('should do nothing where there is nothing', () => {

@@ -30,7 +30,7 @@ const env = (more: Record<string, string> = {}): NodeJS.ProcessEnv => ({
 async function collect(options: Partial<GcOptions> = {}, more: Record<string, string> = {}) {
   let [out, err] = ['', ''];
   const status = await gc(
-    { root: [], format: 'text', ...options },
+    { format: 'text', ...options },
     {
       cwd: scratch.path,
       env: env(more),
@@ -135,7 +135,7 @@ describe('tardis gc', () => {
       bytes: 12,
     });
     expect((await json()).keys[0]).toMatchObject({ key: 'done', removed: true });
-    expect(await json({ root: [] })).toMatchObject({
+    expect(await json()).toMatchObject({
       keys: [{ key: 'of-a-later-tardis' }],
       images: 0,
       bytes: 0,
@@ -278,6 +278,6 @@ describe('tardis gc', () => {
       status: 0,
       stdout: expect.stringContaining('removed 2 images of 1 key'),
     });
-    expect(tardis('--help').stdout).toContain('--unclaimed-after is your own risk');
+    expect(tardis('--help').stdout).toContain('--unclaimed-after is at your own risk');
   });
 });

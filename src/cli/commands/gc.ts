@@ -15,7 +15,7 @@ import { harmless, sizeOf, spanOf } from '../inspect/text.ts';
 export interface GcOptions {
   readonly dryRun?: boolean;
   /** Directories that hold keys' directories; default: those of the host's settings. */
-  readonly root: readonly string[];
+  readonly root?: readonly string[];
   /** In days. */
   readonly unclaimedAfter?: number;
   readonly format: 'text' | 'json';
@@ -74,7 +74,7 @@ const patienceMs = 2 ** 31 - 1;
  * @throws Problem `host-config`.
  */
 export async function gc(
-  { dryRun = false, root, unclaimedAfter, format }: GcOptions,
+  { dryRun = false, root = [], unclaimedAfter, format }: GcOptions,
   { cwd = process.cwd(), env = process.env, out, err }: Surroundings,
 ): Promise<number> {
   const { config, warnings } = loadHostConfig(env);
@@ -200,19 +200,21 @@ function sumLine(
 const imagesOf = (count: number): string => `${count} ${count === 1 ? 'image' : 'images'}`;
 
 const details = `
-Removed are the images of a job that has ended by itself and whose own TARDIS_RESUME_AFTER does not resume it after that, once
-keepFinishedSeconds have passed (a host's setting; seven days); what an earlier removal or a killed wrapper has left; and, with
---unclaimed-after alone, the images of every job that nobody has taken up.
+gc removes:
+- the images of a job that ended by itself, keepFinishedSeconds after that (a host's setting; 7 days), unless the job's own
+  TARDIS_RESUME_AFTER resumes it then;
+- what a killed wrapper or an interrupted removal has left;
+- with --unclaimed-after, the images of every job that nobody has taken up for so many days.
 
---unclaimed-after is your own risk: such a job starts from scratch if it is started again after all. A job that runs on this
-host is never meant. One that runs on another host is, if it was created, and last checkpointed, before so many days: give
-more days than any job runs without a checkpoint. It can make new ones after that.
+--unclaimed-after is at your own risk. A job that is started again later starts from scratch. A job that runs on this host
+keeps its images. A job that runs on another host loses them if it was created, and made its last checkpoint, more than so
+many days ago; it can still make new ones. Give more days than any job runs without a checkpoint.
 
-A key's directory is looked for right in checkpointRoot and in each of allowedRoots, not deeper: name directories of
-TARDIS_CHECKPOINT_HOST_PATH below them with --root. Nothing is removed that is no key's (it has no ledger), that others than root
-may write, or whose ledger this Tardis cannot understand; such a key is named.
+gc looks for keys directly in checkpointRoot and in each of allowedRoots, not deeper. Name a TARDIS_CHECKPOINT_HOST_PATH below
+them with --root. It ignores directories without a ledger. It names each key that it leaves alone because others than root may
+write there, or because this Tardis cannot understand the ledger.
 
-Exit status: 1 if a directory cannot be looked at, or something cannot be removed; else 0.
+Exit status: 1 if a directory or a key cannot be read, or something cannot be removed; else 0.
 
 The keys of --format json:
   dryRun
@@ -229,7 +231,7 @@ export function gcCommand(): Command {
     .summary('remove images that nobody needs any more')
     .description('Remove the images of finished jobs, and of those that nobody has taken up for long.')
     .option('--dry-run', 'say what would be removed, and remove nothing')
-    .option('--root <dir>', 'a directory that holds keys; may be given several times', collect, [])
+    .option('--root <dir>', 'a directory that holds keys; may be given several times', collect)
     .option('--unclaimed-after <days>', 'also images of jobs that nobody has taken up for so long', parseDays)
     .addOption(new Option('--format <format>', 'how to print it').choices(['text', 'json']).default('text'))
     .addHelpText('after', details)
@@ -241,7 +243,7 @@ export function gcCommand(): Command {
     });
 }
 
-const collect = (path: string, paths: readonly string[]): string[] => [...paths, path];
+const collect = (path: string, paths: readonly string[] = []): string[] => [...paths, path];
 
 function parseDays(text: string): number {
   const days = /^\d{1,5}(\.\d{1,3})?$/.test(text) ? Number(text) : 0;
