@@ -51,33 +51,30 @@ describe.skipIf(requireRealStack({ docker: true }).skip)('a job that is carried 
       .some((line) => line.includes(`"id":"${ociId}"`) && line.includes('restored once beside the job'));
 
   describe.each(engineNames)('%s', (name) => {
+    const verified = { TARDIS_VERIFY_BY_RESTORE: '1' };
     test.each([
-      { title: 'a job', spec: {} },
-      { title: 'a job with a terminal', spec: { tty: true } },
-      { title: 'a job that is not root', spec: { user: '1000:1000' } },
-      { title: "a job in the host's network", spec: { network: 'host' } },
-    ])(
-      'should carry $title on in a new container, at the next number, once its image was verified',
-      async ({ title, spec }) => {
-        const key = `${name}-${title.replaceAll(/\W+/g, '-')}`;
-        const env = enabled(key, { TARDIS_VERIFY_BY_RESTORE: '1' });
-        const job = { image, args: counting, env, ...spec };
-        const first = await engines[name](stack).run({ id: `${key}-1`, ...job });
-        await first.waitForLine(/^tick 3$/);
-        await first.checkpoint({ exit: true });
-        expect(await first.waitForExit()).toBe(137);
-        expect(isVerified(first)).toBe(true);
-        const last = ticksOf(first).at(-1) as number;
-        await first.remove();
+      { title: 'a job', spec: {}, more: {} },
+      { title: 'a verified job with a terminal', spec: { tty: true }, more: verified },
+      { title: 'a verified job that is not root', spec: { user: '1000:1000' }, more: verified },
+      { title: "a job in the host's network", spec: { network: 'host' }, more: {} },
+    ])('should carry $title on in a new container, at the next number', async ({ title, spec, more }) => {
+      const key = `${name}-${title.replaceAll(/\W+/g, '-')}`;
+      const job = { image, args: counting, env: enabled(key, more), ...spec };
+      const first = await engines[name](stack).run({ id: `${key}-1`, ...job });
+      await first.waitForLine(/^tick 3$/);
+      await first.checkpoint({ exit: true });
+      expect(await first.waitForExit()).toBe(137);
+      expect(isVerified(first)).toBe(more === verified);
+      const last = ticksOf(first).at(-1) as number;
+      await first.remove();
 
-        const second = await engines[name](stack).run({ id: `${key}-2`, ...job });
-        await second.waitForLine(new RegExp(`^tick ${last + 3}$`));
-        expect(ticksOf(second).slice(0, 3)).toEqual(from(last + 1, 3));
-        expect(await second.status()).toBe('running');
-        expect(stateIn(second.bundle)).toEqual({ alive: 'running' });
-        await second.remove();
-      },
-    );
+      const second = await engines[name](stack).run({ id: `${key}-2`, ...job });
+      await second.waitForLine(new RegExp(`^tick ${last + 3}$`));
+      expect(ticksOf(second).slice(0, 3)).toEqual(from(last + 1, 3));
+      expect(await second.status()).toBe('running');
+      expect(stateIn(second.bundle)).toEqual({ alive: 'running' });
+      await second.remove();
+    });
 
     test('should let the old container go on after a checkpoint that leaves it running, and resume from there', async () => {
       const key = `${name}-leave`;
