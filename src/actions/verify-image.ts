@@ -120,7 +120,7 @@ async function tryOut(
 }
 
 /** runc's own global flags without those that say where a container's record and its cgroup are. */
-function withoutPlace(globals: readonly string[]): string[] {
+export function withoutPlace(globals: readonly string[]): string[] {
   return globals.filter((word, i) => {
     const before = /^--?(root|rootless)$/.test(globals[i - 1] ?? '');
     return !before && !/^--?(root|rootless|systemd-cgroup)(=.*)?$/.test(word);

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { demandMemory } from '../../src/actions/verify-image.ts';
+import { demandMemory, withoutPlace } from '../../src/actions/verify-image.ts';
 import { problemOf } from '../support/action-thrown.ts';
 
 const file = (bytes: number) => ({ bytes, sha256: 'a'.repeat(64) });
@@ -9,6 +9,16 @@ const files = {
   'rootfs-diff.tar': file(1 << 30),
 };
 const available = (bytes: number) => `MemTotal: 99999999 kB\nMemAvailable:   ${bytes >> 10} kB\n`;
+
+describe('withoutPlace', () => {
+  it.each([
+    ['--root /run/runc --debug', '--debug'],
+    ['--root=/run/runc --systemd-cgroup --criu /opt/criu', '--criu /opt/criu'],
+    ['-root /run/runc -systemd-cgroup=true --rootless auto', ''],
+  ])('takes the place of a container out of %j', (given, expected) => {
+    expect(withoutPlace(given.split(' ')).join(' ')).toBe(expected);
+  });
+});
 
 describe('demandMemory', () => {
   it('asks for as much as the memory pages take', async () => {
