@@ -3,6 +3,7 @@ import type { ContainerInput, Interruption, Recovered } from '../machines/contai
 import type { ContainerIdentity, ImagePlace, RuncCall } from '../machines/vocabulary.ts';
 import { restoreCgroup2Options } from './cgroup2-options.ts';
 import { endJob } from './end-job.ts';
+import { thawContainer } from './freeze-container.ts';
 import { isFrozen } from './freezer.ts';
 import type { Host } from './host.ts';
 import { isCommitted, pointCurrent } from './image-store.ts';
@@ -40,6 +41,8 @@ async function putRight(
       return recoverRestore(host, container);
     case 'alive.releasing':
       return recoverRelease(host, container);
+    case 'alive.pausing':
+      return recoverPause(host, container);
     default:
       return {
         status: await observeContainer(host, container),
@@ -182,6 +185,16 @@ async function recoverRestore(host: Host, container: ContainerIdentity): Promise
   }
   await dropRollback(host, container);
   return { status: 'gone', note: 'the interrupted restore was rolled back' };
+}
+
+/**
+ * An engine whose pause was never answered takes the task for running, and resumes it no more (containerd's shim: "cannot
+ * resume a running process"): it would stand still for good.
+ */
+async function recoverPause(host: Host, container: ContainerIdentity): Promise<Recovered> {
+  thawContainer(container);
+  const status = await observeContainer(host, container);
+  return { status, note: 'the interrupted pause was undone', awaitsResume: true };
 }
 
 /** Where the held container is frozen still, the next `start` lets it go. */

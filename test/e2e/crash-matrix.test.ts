@@ -135,6 +135,21 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
     await next.run(['delete', '--force']);
   });
 
+  test('a job whose pause broke off when it was frozen already is checkpointed by the next command, and runs on', async () => {
+    const job = await CrashJob.make(stack, runc, 'half-paused');
+    await job.begin('create').status();
+    await job.start();
+    await job.countsOn();
+    expect((await job.run(['pause'], { TARDIS_FAULT: 'after:pause:kill' })).exitCode).not.toBe(0);
+    expect(await job.status()).toBe('paused');
+    expect(await job.checkpointByShim(['--leave-running'], {}, { pauses: true })).toMatchObject({
+      exitCode: 0,
+    });
+    await job.countsOn();
+    await job.run(['delete', '--force']);
+    expect(await job.leftovers()).toEqual([]);
+  });
+
   /** One flow with one fault, and what comes after it. */
   class Trial {
     readonly given: Case;
