@@ -59,6 +59,8 @@ export class Lane {
   readonly #held: Held[] = [];
   readonly #images = new Set<string>();
   #count = 0;
+  /** Containers that could not be created: an empty lock is left of one whose wrapper was killed before it was known. */
+  readonly unborn = new Set<string>();
   /** How often each kind of step was done, and how often a blow has hit. */
   readonly done = new Map<string, number>();
 
@@ -251,6 +253,7 @@ export class Lane {
       await this.#clear({ id, host });
       const answer = result.stderr.trim().split('\n').slice(-2).join(' ');
       const unborn = { ...asked, to: Date.now() };
+      this.unborn.add(id);
       return { epoch: undefined, tell: () => this.#find(this.#oracle.unborn(unborn, answer)) };
     }
     const held: Held = {
@@ -415,8 +418,10 @@ export class Lane {
     if (wasPaused || !isAlive(held)) return undefined;
     const advances = await this.#advances(held);
     const state = this.#stateWords(held);
-    const status = await host.statusOf(id);
     const isEngineHit = this.#world.troubles.met(['containerd', 'caller', 'shim'], asked);
+    // A pause that was never answered stands until the next command: the engine takes the task for running.
+    if (!advances && isEngineHit) await container.pause().catch(() => {});
+    const status = await host.statusOf(id);
     if (!advances && !(isEngineHit && status === 'paused'))
       return `${id} on ${host.side}: it stands still after a checkpoint, and is ${status}\n${state}`;
     if (status !== 'paused') return undefined;
