@@ -46,6 +46,8 @@ export interface ContainerConfig {
   readonly terminal: boolean;
   /** Whether runc makes the container a network namespace of its own, whose `lo` starts down. */
   readonly hasFreshNetwork: boolean;
+  /** Whether runc makes the container a pid namespace of its own. */
+  readonly hasOwnPids: boolean;
   /** `linux.cgroupsPath`, where it is given: a path, or for systemd `slice:prefix:name`. */
   readonly cgroupsPath: string | undefined;
   readonly mounts: readonly MountPoint[];
@@ -95,6 +97,7 @@ export function readContainerConfig(bundle: string): ContainerConfig {
     rootfs: resolve(bundle, spec.root.path),
     terminal: spec.process.terminal ?? false,
     hasFreshNetwork: namespaces.some(({ type, path: shared }) => type === 'network' && !shared),
+    hasOwnPids: namespaces.some(({ type, path: shared }) => type === 'pid' && !shared),
     cgroupsPath: spec.linux?.cgroupsPath ?? undefined,
     mounts: (spec.mounts ?? []).map((mount) => mountPointOf(mount, bundle)),
     shape: {

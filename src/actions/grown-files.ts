@@ -9,10 +9,10 @@ import {
   type OnHost,
   onHost,
   onVolume,
-  safely,
   sizeOnVolume,
   type VolumeFile,
   volumeOf,
+  withFile,
 } from './volume-files.ts';
 
 /** A file that is larger than at the dump, and where it is on the host. */
@@ -47,14 +47,18 @@ export async function refuseChangedFiles(files: readonly VolumeFile[], settings:
   const grown = await findGrown(files, settings);
   const compared = grown.filter(({ appended }) => !appended);
   if (onGrownFilesOf(settings.env) === 'refuse') return refuseGrown(compared);
-  const fixed = grown.find(({ path }) => volumeOf(path, settings.mounts)?.readOnly);
-  if (!fixed) return;
+  const foreign = compared.find((file) => !isOwn(file, settings));
+  if (!foreign) return;
   throw new Problem(
     'image-file-grown',
-    `${fixed.path} has ${fixed.size} bytes, and had ${fixed.bytes} when the job was dumped; it is not cut back, for its ` +
-      'volume is read-only: it is not the job that has written there',
+    `${foreign.path} has ${foreign.size} bytes, and had ${foreign.bytes} when the job was dumped, which CRIU wants; it is not cut ` +
+      'back, for it is not the job that has written there',
   );
 }
+
+/** Whether the job has written a file: it had it open for that, on a volume where it may. */
+const isOwn = ({ path, written }: VolumeFile, { mounts }: Settings): boolean =>
+  written && volumeOf(path, mounts)?.readOnly === false;
 
 function refuseGrown(grown: readonly Grown[]): void {
   const [first] = grown;
@@ -92,7 +96,7 @@ interface Cut {
 const listIn = (directory: string): string => join(directory, 'cut-files.jsonl');
 
 /**
- * Cuts files on volumes that have grown back to their size at the dump, those too that CRIU would take; what is cut stays beside each as `<name>.tardis-cut.<generation>`, with its
+ * Cuts files on volumes that the job had written to back to their size at the dump, those too that CRIU would take; what is cut stays beside each as `<name>.tardis-cut.<generation>`, with its
  * owner and mode.
  *
  * @param rollback where is noted what {@link putCutBack} needs.
@@ -105,7 +109,8 @@ export async function cutGrownFiles(
   generation: number,
   rollback: string,
 ): Promise<void> {
-  for (const { path, place, size, bytes } of await findGrown(files, settings)) {
+  const own = files.filter((file) => isOwn(file, settings));
+  for (const { path, place, size, bytes } of await findGrown(own, settings)) {
     await onVolume(place, async (file) => {
       const kept = freeName(file, generation);
       const cut: Cut = { place, size, bytes, kept: kept.slice(file.length) };
@@ -128,26 +133,30 @@ function freeName(file: string, generation: number): string {
 }
 
 async function cutBack(file: string, kept: string, bytes: number): Promise<void> {
-  const { O_CREAT, O_EXCL, O_WRONLY, O_RDWR } = fs.constants;
-  await using(await open(file, O_RDWR | safely), async (source) => {
-    const stats = await source.stat();
-    if (!stats.isFile())
-      throw new Problem('grown-files', 'a file on a volume was exchanged while it was cut');
-    await using(await open(kept, O_WRONLY | O_CREAT | O_EXCL | safely, 0o600), async (copy) => {
+  const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY, O_RDWR } = fs.constants;
+  await withFile(file, O_RDWR, async (source) => {
+    const { uid, gid, mode } = await source.stat();
+    const copy = await open(kept, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+    try {
       await copyFrom(source, bytes, copy, 0);
-      await copy.chown(stats.uid, stats.gid);
-      await copy.chmod(stats.mode & 0o777);
+      await copy.chown(uid, gid);
+      await copy.chmod(mode & 0o777);
       await copy.sync();
-    });
+    } finally {
+      await copy.close();
+    }
     await source.truncate(bytes);
     await source.sync();
   });
 }
 
+/** Whether anything was cut that {@link putCutBack} would put back. */
+export const hasCutFiles = (rollback: string): boolean => fs.existsSync(listIn(rollback));
+
 /**
  * Puts back what {@link cutGrownFiles} has cut; harmless where it was done, or nothing was cut.
  *
- * A file that has become smaller still is left as it is, with a warning.
+ * A file that somebody has written to since is left as it is, and what was cut from it stays beside it, with a warning.
  */
 export async function putCutBack({ log }: Pick<Host, 'log'>, rollback: string): Promise<void> {
   const lines = textOf(listIn(rollback)).split('\n').filter(Boolean);
@@ -168,15 +177,39 @@ async function putBack(file: string, kept: string, { size, bytes }: Cut): Promis
   const { O_RDONLY, O_RDWR } = fs.constants;
   // The wrapper has died before it was made, or after it was put back.
   if (!fs.lstatSync(kept, { throwIfNoEntry: false })) return;
-  await using(await open(file, O_RDWR | safely), async (target) => {
-    const now = (await target.stat()).size;
-    if (now < bytes) throw new Problem('grown-files', `it has ${now} bytes, expected ${bytes}`);
-    // It was not cut yet, or is put back already.
-    if (now >= size) return;
-    await using(await open(kept, O_RDONLY | safely), (source) => copyFrom(source, 0, target, bytes));
-    await target.sync();
+  await withFile(kept, O_RDONLY, async (source) => {
+    // It was not whole yet: nothing was cut.
+    if ((await source.stat()).size < size - bytes) return;
+    await withFile(file, O_RDWR, async (target) => {
+      const now = (await target.stat()).size;
+      const back = Math.min(now, size) - bytes;
+      // What is there again already, or was not cut yet, is what was kept.
+      if (back < 0 || !(await isSame(source, 0, target, bytes, back))) {
+        throw new Problem('grown-files', `it has ${now} bytes, expected the ${bytes} that it was cut to`);
+      }
+      await copyFrom(source, back, target, bytes + back);
+      await target.sync();
+    });
   });
   await fs.promises.unlink(kept);
+}
+
+/** Whether so many bytes are the same in two files. */
+async function isSame(
+  one: FileHandle,
+  oneFrom: number,
+  other: FileHandle,
+  otherFrom: number,
+  bytes: number,
+): Promise<boolean> {
+  const [first, second] = [Buffer.alloc(chunkBytes), Buffer.alloc(chunkBytes)];
+  for (let at = 0; at < bytes; at += chunkBytes) {
+    const length = Math.min(chunkBytes, bytes - at);
+    await one.read(first, 0, length, oneFrom + at);
+    await other.read(second, 0, length, otherFrom + at);
+    if (!first.subarray(0, length).equals(second.subarray(0, length))) return false;
+  }
+  return true;
 }
 
 const chunkBytes = 1 << 20;
@@ -192,13 +225,5 @@ async function copyFrom(source: FileHandle, from: number, target: FileHandle, to
       done += bytesWritten;
     }
     at += bytesRead;
-  }
-}
-
-async function using<Result>(file: FileHandle, work: (file: FileHandle) => Promise<Result>): Promise<Result> {
-  try {
-    return await work(file);
-  } finally {
-    await file.close();
   }
 }

@@ -48,7 +48,8 @@ async function demandLasting(
   const root = `/proc/${readRuncRecord(container)?.pid}/root`;
   for (const { path } of files) {
     const volume = volumeOf(path, mounts);
-    if (!volume) continue;
+    // What the job may only read there is its engine's to make anew, as a pod's secrets are.
+    if (!volume || volume.readOnly) continue;
     const place = join(root, volume.destination);
     if (!(await stat(place)).isDirectory() || !(await isInMemory(place))) continue;
     const words =

@@ -30,7 +30,15 @@ function refuseUserNamespace({ bundle }: CheckpointInput['container']): void {
  * @throws Problem `unproven` where that is so, and there is nobody to do it.
  */
 function mustBeVerified(host: Host, { bundle }: CheckpointInput['container']): boolean {
-  const isWanted = verifyByRestoreOf(readContainerConfig(bundle).env) ?? host.config.verifyByRestore;
+  const { env, hasOwnPids } = readContainerConfig(bundle);
+  const isWanted = verifyByRestoreOf(env) ?? host.config.verifyByRestore;
+  if (isWanted && !hasOwnPids) {
+    throw new Problem(
+      'unproven',
+      'its image cannot be proven beside it (verifyByRestore): found a container without a pid namespace of its own, whose ' +
+        'pids others have there; do without, by TARDIS_VERIFY_BY_RESTORE=0. It runs on',
+    );
+  }
   if (isWanted) findTrialProgram(host);
   return isWanted;
 }

@@ -95,8 +95,8 @@ async function bytesOf(location: RootfsLocation): Promise<number> {
 }
 
 /**
- * Makes the root file system, and files on volumes that were cut back, what they were at {@link saveRollback}; where nothing was
- * saved, nothing was changed.
+ * Makes the root file system what it was at {@link saveRollback}; where nothing was saved, nothing was changed. Files on volumes stay
+ * cut back: while a wrapper is dead another host may have taken the job up, and write there.
  *
  * @throws Problem `rollback` where there was no room to save it.
  */
@@ -104,8 +104,6 @@ export async function rollBackRootfs(host: Host, container: ContainerIdentity): 
   const found = places(host, container);
   const pending = pendingIn(found);
   if (!pending) return;
-  const { putCutBack } = await import('./grown-files.ts');
-  await putCutBack(host, pending);
   if (existsSync(join(pending, unsavedMark))) {
     throw new Problem(
       'rollback',

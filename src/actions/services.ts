@@ -205,7 +205,10 @@ export function provideServices(host: Host, beforeEffect: () => void) {
             await watch?.end();
             await (await import('./end-job.ts')).endJob(host, container, call);
           }),
-          resetRootfs: service('resetRootfs', ({ container }) => rollBackRootfs(host, container)),
+          resetRootfs: service('resetRootfs', async (input) => {
+            await (await import('./apply-image.ts')).putVolumesBack(host, input);
+            await rollBackRootfs(host, input.container);
+          }),
           markImage: service('markImage', async ({ container, image, fallbacks, failure }) => {
             if (watch?.struck) await demandAnswer(host, container.imageRoot);
             const reason = failure?.message ?? 'unknown';

@@ -15,7 +15,7 @@ const usualBudgetMs = 200;
 /** How long a delete waits for the images of its own job, which go on being removed after that. */
 const atOnceMs = 10_000;
 
-/** Of a directory with more keys than that, some are looked at the next time. */
+/** Of a directory with more keys than that, as many are drawn by lot each time. */
 const mostNames = 10_000;
 
 /**
@@ -100,15 +100,16 @@ function takeTurn(host: Host, imageRoot: string): boolean {
   return true;
 }
 
-/** The names in a directory, as many as can be read by then. */
+/** Names of a directory, by lot of those that can be read by then: each has the same chance. */
 function namesUntil(directory: string, deadline: number): string[] {
   const opened = fs.opendirSync(directory);
   try {
     const names: string[] = [];
-    while (names.length < mostNames && performance.now() < deadline) {
+    for (let seen = 1; performance.now() < deadline; seen++) {
       const entry = opened.readSync();
       if (!entry) break;
-      names.push(entry.name);
+      const place = seen <= mostNames ? names.length : Math.floor(Math.random() * seen);
+      if (place < mostNames) names[place] = entry.name;
     }
     return names;
   } finally {

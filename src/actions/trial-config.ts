@@ -41,8 +41,8 @@ export const bindMountsOf = (text: string): { readonly source: string; readonly 
  * Rewrites a container's config.json for a copy of it beside it, which shares nothing with it that either could change:
  *
  * - its root file system is the trial bundle's own `rootfs`, and bind mounts show their stand-ins;
- * - a namespace that the container joins (a CNI's network, a pod's processes) is the one that the trial's programs
- *   are in; one that it shares with the host is theirs in any case;
+ * - a network that the container joins (a CNI's) is the one that the trial's programs are in; one that it shares with the
+ *   host is theirs in any case;
  * - it has a cgroup of its own, with what decides whether CRIU succeeds: the devices and the memory that are allowed.
  *   Shares of a CPU would only make the job wait longer;
  * - the engine's hooks are not run: they set up networks and devices for the container.
@@ -76,5 +76,5 @@ export function trialConfigOf(text: string, { cgroupsPath, standInFor }: TrialWi
   });
 }
 
-/** The namespaces that runc has CRIU restore into where they are named by a path (criu_linux.go); CRIU makes the others anew. */
-const ownNamespaces = { network: '/proc/self/ns/net', pid: '/proc/self/ns/pid' } as const;
+/** A namespace that runc has CRIU restore into where it is named by a path (criu_linux.go); CRIU makes the others anew. */
+const ownNamespaces = { network: '/proc/self/ns/net' } as const;

@@ -1,8 +1,9 @@
 import fs from 'node:fs';
-import { open } from 'node:fs/promises';
+import { type FileHandle, open, realpath } from 'node:fs/promises';
 import { basename, dirname, posix } from 'node:path';
 import type { MountPoint } from './container-config.ts';
 import { openFilesIn } from './criu-image.ts';
+import { Problem } from './problem.ts';
 
 /** A file on a volume that a job had open, or mapped, when it was dumped. */
 export interface VolumeFile {
@@ -89,11 +90,13 @@ export async function onVolume<Result>(
   { source, names }: OnHost,
   work: (path: string) => Promise<Result>,
 ): Promise<Result> {
+  // What the volume itself is was said by who made the container: a symlink there is followed (Docker's --init, on Debian).
   const isFile = names.length === 0;
+  const real = isFile ? await realpath(source) : source;
   const way = isFile ? [] : names.slice(0, -1);
-  const name = isFile ? basename(source) : (names.at(-1) as string);
+  const name = isFile ? basename(real) : (names.at(-1) as string);
   const { O_DIRECTORY, O_NOFOLLOW } = fs.constants;
-  let directory = await open(isFile ? dirname(source) : source, O_DIRECTORY);
+  let directory = await open(isFile ? dirname(real) : real, O_DIRECTORY);
   try {
     for (const step of way) {
       const next = await open(`/proc/self/fd/${directory.fd}/${step}`, O_DIRECTORY | O_NOFOLLOW);
@@ -106,8 +109,54 @@ export async function onVolume<Result>(
   }
 }
 
-/** Flags with which a file of a volume is opened: a pipe that was put there is not waited for. */
-export const safely = fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK;
+/** O_PATH (open(2)): nothing is opened yet that could be waited for, rewound, or set off. */
+const pathOnly = 0o10000000;
+
+/**
+ * Does something with a regular file, whatever else somebody may have put in its place: a symlink, a pipe, a device.
+ *
+ * @param path of a file in a directory that is held open, see {@link onVolume}.
+ * @returns undefined where it is no regular file.
+ * @throws the file system's own error: ENOENT where there is none.
+ */
+async function withRegularFile<Result>(
+  path: string,
+  flags: number,
+  work: (file: FileHandle) => Promise<Result>,
+): Promise<Result | undefined> {
+  const found = await open(path, pathOnly | fs.constants.O_NOFOLLOW);
+  try {
+    if (!(await found.stat()).isFile()) return undefined;
+    if (flags === pathOnly) return await work(found);
+    // The same file, by its descriptor: what the name leads to by now is another matter.
+    const file = await open(`/proc/self/fd/${found.fd}`, flags);
+    try {
+      return await work(file);
+    } finally {
+      await file.close();
+    }
+  } finally {
+    await found.close();
+  }
+}
+
+/**
+ * As {@link withRegularFile}, of a file that is to be read or written.
+ *
+ * @throws Problem `volume-file` where it is no regular file.
+ */
+export async function withFile<Result>(
+  path: string,
+  flags: number,
+  work: (file: FileHandle) => Promise<Result>,
+): Promise<Result> {
+  const done = await withRegularFile(path, flags, async (file) => ({ result: await work(file) }));
+  if (done) return done.result;
+  throw new Problem(
+    'volume-file',
+    'a file on a volume was exchanged for something else: expected a regular file',
+  );
+}
 
 /**
  * The size of a file of a volume; undefined where it is none any more.
@@ -116,18 +165,12 @@ export const safely = fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK;
  */
 export async function sizeOnVolume(place: OnHost): Promise<number | undefined> {
   try {
-    return await onVolume(place, async (path) => {
-      const file = await open(path, fs.constants.O_RDONLY | safely);
-      try {
-        const stats = await file.stat();
-        return stats.isFile() ? stats.size : undefined;
-      } finally {
-        await file.close();
-      }
-    });
+    return await onVolume(place, (path) =>
+      withRegularFile(path, pathOnly, async (file) => (await file.stat()).size),
+    );
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? '';
-    if (['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO'].includes(code)) return undefined;
+    if (['ENOENT', 'ENOTDIR', 'ELOOP'].includes(code)) return undefined;
     throw error;
   }
 }

@@ -21,7 +21,12 @@ const definition = (changes: Changes = {}) =>
     JSON.stringify({
       ociVersion: '1.0.2',
       root: { path: 'rootfs', readonly: false, ...changes.root },
-      process: { args: ['job'], apparmorProfile: 'docker-default', ...changes.process },
+      process: {
+        args: ['job'],
+        apparmorProfile: 'docker-default',
+        selinuxLabel: 'system_u:system_r:container_t:s0:c7,c8',
+        ...changes.process,
+      },
       mounts: changes.mounts ?? mounts,
       linux: { maskedPaths: ['/proc/kcore'], readonlyPaths: ['/proc/sys'], seccomp, ...changes.linux },
     }),
@@ -37,7 +42,11 @@ describe('stricterThan', () => {
       { process: { apparmorProfile: 'strict' } },
       'process.apparmorProfile is "strict", and was "docker-default"',
     ],
-    ['an SELinux label', { process: { selinuxLabel: 'l' } }, 'process.selinuxLabel is "l", and was not set'],
+    [
+      'another SELinux domain',
+      { process: { selinuxLabel: 'system_u:system_r:strict_t:s0:c7,c8' } },
+      'process.selinuxLabel is "system_u:system_r:strict_t", and was "system_u:system_r:container_t"',
+    ],
     ['a read-only root', { root: { readonly: true } }, 'root.readonly is set'],
     ['a masked path more', { linux: { maskedPaths: ['/proc/kcore', '/x'] } }, 'linux.maskedPaths has /x'],
     [
@@ -73,6 +82,10 @@ describe('stricterThan', () => {
 
   it.each<[what: string, changes: Changes]>([
     ['nothing at all', {}],
+    [
+      'the same SELinux domain with categories of its own',
+      { process: { selinuxLabel: 'system_u:system_r:container_t:s0:c1,c2' } },
+    ],
     ['no AppArmor', { process: { apparmorProfile: 'unconfined' } }],
     ['less masked', { linux: { maskedPaths: [] } }],
     ['no filter', { linux: { seccomp: undefined } }],

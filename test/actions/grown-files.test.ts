@@ -75,7 +75,7 @@ describe('refuseChangedFiles', () => {
   it('refuses to cut what the job could not have written', async () => {
     expect(await refused('truncate', true)).toMatchObject({
       code: 'image-file-grown',
-      message: expect.stringContaining('read-only'),
+      message: expect.stringContaining('it is not the job that has written there'),
     });
   });
 
@@ -106,6 +106,15 @@ describe('cutGrownFiles', () => {
     const kept = readdirSync(scratch.at('volume', 'logs')).sort();
     expect(kept).toEqual(['log', 'log.tardis-cut.4', 'log.tardis-cut.4.2']);
     expect(readFileSync(`${log()}.tardis-cut.4.2`, 'utf8')).toBe('again');
+  });
+
+  it('leaves what the job only reads: a file of somebody else may be growing there', async () => {
+    const read = [{ ...file, written: false }];
+    expect((await problemOf(() => refuseChangedFiles(read, settings('truncate')))).message).toContain(
+      'it is not the job that has written there',
+    );
+    await cutGrownFiles(host, read, settings('truncate'), generation, scratch.at('rollback'));
+    expect(readFileSync(log(), 'utf8')).toBe(before + since);
   });
 
   it('touches no file of the host that somebody has led it to', async () => {
@@ -147,6 +156,21 @@ describe('putCutBack', () => {
       { numRuns: 40 },
     );
   });
+
+  it.each([
+    ['a little', 'new'],
+    ['as much as was cut', '+'.repeat(since.length)],
+    ['more than was cut', '+'.repeat(since.length + 9)],
+  ])(
+    'leaves a file as it is to which somebody has written %s since, and keeps what was cut',
+    async (_, more) => {
+      await cut();
+      appendFileSync(log(), more);
+      await putBack();
+      expect(readFileSync(log(), 'utf8')).toBe(before + more);
+      expect(readFileSync(`${log()}.tardis-cut.${generation}`, 'utf8')).toBe(since);
+    },
+  );
 
   it('leaves a file as it is that is smaller now than it was cut to, with what was cut from it', async () => {
     await cut();

@@ -74,6 +74,14 @@ describe('prepareImage', () => {
     expect(readdirSync(join(root(), 'job'))).toEqual(['ledger']);
   });
 
+  it('refuses, before the job is frozen, to verify an image of a container whose pids are not its own', async () => {
+    mkdirSync(scratch.at('bundle'));
+    const text = containerdSpec().replace('{"type": "pid"}', '{"type": "pid", "path": "/proc/7/ns/pid"}');
+    writeFileSync(scratch.at('bundle', 'config.json'), text);
+    const { code, message } = await problemOf(() => prepareImage(host({ verifyByRestore: true }), request()));
+    expect([code, message]).toEqual(['unproven', expect.stringContaining('TARDIS_VERIFY_BY_RESTORE=0')]);
+  });
+
   it('should make directories that only root can look into', () => {
     bundle();
     const { generation, directory } = prepareImage(host(), request());

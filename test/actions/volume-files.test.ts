@@ -1,9 +1,10 @@
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import type { MountPoint } from '../../src/actions/container-config.ts';
 import { onHost, sizeOnVolume, volumeFilesOf, volumeOf } from '../../src/actions/volume-files.ts';
 import { criuImage, encode } from '../support/action-protobuf.ts';
-import { useScratch } from '../support/action-scratch.ts';
+import { isRoot, useScratch } from '../support/action-scratch.ts';
 
 const scratch = useScratch();
 
@@ -103,6 +104,15 @@ describe('sizeOnVolume', () => {
     expect(await size('link')).toBeUndefined();
     expect(await size('a')).toBeUndefined();
     expect(await size('none')).toBeUndefined();
+    execFileSync('mkfifo', [scratch.at('volume', 'pipe')]);
+    expect(await size('pipe')).toBeUndefined();
+  });
+
+  it.runIf(isRoot)('opens no device that somebody has put in the place of a file', async () => {
+    mkdirSync(scratch.at('volume'));
+    // A driver of its own number is asked at an open: there is none, ENXIO would say so.
+    execFileSync('mknod', [scratch.at('volume', 'device'), 'c', '240', '77']);
+    expect(await size('device')).toBeUndefined();
   });
 
   it('follows the symlink that the volume itself is: who made the container has named it', async () => {
@@ -110,5 +120,7 @@ describe('sizeOnVolume', () => {
     writeFileSync(scratch.at('real', 'file'), '123');
     symlinkSync(scratch.at('real'), scratch.at('volume'));
     expect(await size('file')).toBe(3);
+    symlinkSync(scratch.at('real', 'file'), scratch.at('by-itself'));
+    expect(await sizeOnVolume({ source: scratch.at('by-itself'), names: [] })).toBe(3);
   });
 });

@@ -136,6 +136,16 @@ describe('an enabled create where the settings are broken', () => {
     },
   );
 
+  it('should not call themselves for ever where the next runc on PATH is a script that calls Tardis', async () => {
+    const directory = join(bench.dir, 'bin');
+    mkdirSync(directory);
+    writeFileSync(join(directory, 'runc'), `#!/bin/sh\nexec ${bench.launcher} "$@"\n`, { mode: 0o755 });
+    bench.configure({ realRunc: '/nowhere/runc', logFile: bench.logFile, runDir: bench.runDir });
+    const PATH = `${directory}:${dirname(bench.runc.path)}:${bench.env.PATH}`;
+    await bench.call(['features'], { env: { ...bench.env, PATH } });
+    expect(bench.received()).toEqual([['features']]);
+  });
+
   it('should be Tardis’s in spite of a setting that it does not know, and say so', async () => {
     bench.configure({ ...JSON.parse(readSettings()), colour: 'blue' });
     await expectRuncAlone(create());
