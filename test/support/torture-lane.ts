@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -6,6 +7,7 @@ import { type Entry, readLedger } from '../../src/actions/ledger.ts';
 import { namesIn, textOf } from '../../src/actions/read-or-nothing.ts';
 import { isInitAlive, type RuncRecord, readRuncRecord } from '../../src/actions/runc-state.ts';
 import { readState, type StateRecord, stateFileOf } from '../../src/actions/state-file.ts';
+import { pathOf } from '../../src/machines/paths.ts';
 import type { Life } from '../../src/machines/vocabulary.ts';
 import type { Container } from './engine.ts';
 import { ctrContainer, isOpen } from './engine-ctr.ts';
@@ -59,8 +61,11 @@ export class Lane {
   readonly #held: Held[] = [];
   readonly #images = new Set<string>();
   #count = 0;
-  /** Containers that could not be created: an empty lock is left of one whose wrapper was killed before it was known. */
-  readonly unborn = new Set<string>();
+  /**
+   * What may be left of containers that could not be created: the empty lock of one whose wrapper was killed before it
+   * was known, and what was saved of a root file system that its engine has unmounted.
+   */
+  readonly spared: string[] = [];
   /** How often each kind of step was done, and how often a blow has hit. */
   readonly done = new Map<string, number>();
 
@@ -253,7 +258,9 @@ export class Lane {
       await this.#clear({ id, host });
       const answer = result.stderr.trim().split('\n').slice(-2).join(' ');
       const unborn = { ...asked, to: Date.now() };
-      this.unborn.add(id);
+      const bundle = ctrContainer(host.stack, id, log).bundle;
+      const name = createHash('sha256').update(bundle).digest('hex').slice(0, 16);
+      this.spared.push(join(host.stack.runDir, 'locks', host.runcRoot, id), `/rollback/${name}/`);
       return { epoch: undefined, tell: () => this.#find(this.#oracle.unborn(unborn, answer)) };
     }
     const held: Held = {
@@ -418,7 +425,11 @@ export class Lane {
     if (wasPaused || !isAlive(held)) return undefined;
     const advances = await this.#advances(held);
     const state = this.#stateWords(held);
-    const isEngineHit = this.#world.troubles.met(['containerd', 'caller', 'shim'], asked);
+    const isPausing = pathOf(stateOf(held)?.snapshot.value) === 'alive.pausing';
+    const isEngineHit = this.#world.troubles.met(
+      ['containerd', 'caller', 'shim', ...(isPausing ? (['wrapper', 'runc'] as const) : [])],
+      asked,
+    );
     // A pause that was never answered stands until the next command: the engine takes the task for running.
     if (!advances && isEngineHit) await container.pause().catch(() => {});
     const status = await host.statusOf(id);

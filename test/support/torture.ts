@@ -1,6 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { namesIn, textOf } from '../../src/actions/read-or-nothing.ts';
 import { processesBy, wordsOf } from './proc.ts';
@@ -93,7 +93,7 @@ class Round {
   readonly #schedule: Schedule;
   readonly #until: number;
   readonly #violated: (violation: Violation) => void;
-  /** What is left on the hosts, and was told of. */
+  /** What is left on the hosts, and was told of, or may be. */
   readonly #known: Set<string>;
   readonly #lanes: Walked[];
 
@@ -180,11 +180,9 @@ class Round {
 
   /** That nothing is left on a host whose containers are all deleted. */
   async #leavesNothing(host: TortureHost): Promise<void> {
-    const unborn = new Set(this.#lanes.flatMap(({ lane }) => [...lane.unborn]));
-    const look = () =>
-      leftOn(host)
-        .filter((what) => !this.#known.has(what))
-        .filter((what) => !(what.startsWith(locksOf(host)) && unborn.has(basename(what))));
+    const spared = this.#lanes.flatMap(({ lane }) => lane.spared);
+    for (const what of leftOn(host)) if (spared.some((each) => what.includes(each))) this.#known.add(what);
+    const look = () => leftOn(host).filter((what) => !this.#known.has(what));
     await waitFor('nothing to be left', () => look().length === 0, { timeoutMs: 15_000, everyMs: 250 }).catch(
       () => {
         const left = look();
@@ -197,8 +195,6 @@ class Round {
   }
 }
 
-const locksOf = ({ stack }: TortureHost): string => join(stack.runDir, 'locks');
-
 /** What is left of containers on a host that has none, but for shims that their engine has forgotten. */
 function leftOn(host: TortureHost): string[] {
   const { runcRoot, scratch, stack } = host;
@@ -208,7 +204,7 @@ function leftOn(host: TortureHost): string[] {
     .filter(existsSync);
   return [
     ...filesBelow(join(runDir, 'containers')),
-    ...filesBelow(locksOf(host)),
+    ...filesBelow(join(runDir, 'locks')),
     ...namesIn(runcRoot).map((name) => join(runcRoot, name)),
     ...filesBelow(scratch),
     ...cgroups.flatMap((cgroup) => directoriesIn(cgroup)),
