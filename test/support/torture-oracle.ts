@@ -187,11 +187,10 @@ export class Oracle {
 
   /** Who carried the job on when it was taken from them too early. */
   #rivals(birth: Birth): string[] {
-    const { epoch } = birth;
-    if (epoch === undefined) return ['it was restored, and its state has no epoch'];
+    if (birth.epoch === undefined) return ['it was restored, and its state has no epoch'];
     const holder = this.#lives
-      .filter((life) => life.epoch !== undefined && life.epoch < epoch)
-      .toSorted((one, other) => (one.epoch ?? 0) - (other.epoch ?? 0))
+      .filter((life) => life.epoch !== undefined)
+      .toSorted((one, other) => one.claimedTo - other.claimedTo)
       .at(-1);
     if (!holder || (holder.endedAt ?? Number.POSITIVE_INFINITY) <= birth.to) return [];
     const who = `${holder.id} on ${holder.on} carried the job on, in epoch ${holder.epoch}`;
@@ -327,6 +326,12 @@ export class Oracle {
     if (life) life.endedAt ??= at;
   }
 
+  /** A job has ended by something that Tardis may take for its own end. */
+  mayHaveFinished(id: string, on: Side): void {
+    const { generation = 0 } = this.#lifeOf({ id, on }) ?? {};
+    this.#finals.push({ at: Date.now(), isCertain: false, generation });
+  }
+
   /**
    * A container whose job had ended, or is ended by that, was deleted.
    *
@@ -375,10 +380,13 @@ export class Oracle {
 }
 
 /**
- * Whether a life has taken the job up after another one. Epochs alone do not tell: they begin at one again where a ledger
- * without images was removed.
+ * Whether a life has taken the job up after another one. Epochs tell it of those that began at the same time alone: they
+ * begin at one again where a ledger without images was removed.
  */
-const succeeds = (life: Life, { epoch, from }: Life): boolean =>
-  life.claimedTo >= from && (life.epoch ?? 0) > (epoch ?? Number.POSITIVE_INFINITY);
+const succeeds = (life: Life, { epoch, from, claimedTo }: Life): boolean =>
+  life.epoch !== undefined &&
+  epoch !== undefined &&
+  life.claimedTo >= from &&
+  (life.epoch > epoch || life.from >= claimedTo);
 
 const range = (low: number, high: number): string => (low === high ? `${low}` : `${low} to ${high}`);

@@ -187,9 +187,11 @@ class Round {
       () => {
         const left = look();
         for (const what of left) this.#known.add(what);
-        const [, id = `s${this.#schedule.seed}`] = /\/(s\d+-\d+-\w+-\d+)/.exec(left.join(' ')) ?? [];
         const at = { step: -1, doing: 'look for what is left' };
-        this.#report(`host ${host.side}: ${left.join(', ')} are left`, id, at);
+        const ids = new Set(left.join(' ').match(/s\d+-\d+-[a-z]+-\d+/g));
+        const first = [...ids][0] ?? `s${this.#schedule.seed}`;
+        this.#report(`host ${host.side}: ${left.join(', ')} are left; shims: ${shimsOn(host)}`, first, at);
+        for (const id of [...ids].slice(1)) this.#report('likewise', id, at);
       },
     );
   }
@@ -214,6 +216,13 @@ function leftOn(host: TortureHost): string[] {
     ),
   ];
 }
+
+/** The containers whose shims are there. */
+const shimsOn = ({ stack }: TortureHost): string =>
+  processesBy((words) => words.includes(stack.namespace) && words.includes('-id'))
+    .map((pid) => wordsOf(pid))
+    .map((words) => words[words.indexOf('-id') + 1])
+    .join(' ');
 
 /** All below a directory that is not a directory; a symlink is not followed, as `recursive` would. */
 function filesBelow(directory: string): string[] {
