@@ -99,11 +99,10 @@ const pauseMs = 5_000;
  * that is followed by a checkpoint within seconds is undone.
  */
 export const isPauseForCheckpoint = (pausedBy: Shim | undefined, by: Shim | undefined): boolean =>
-  pausedBy !== undefined &&
-  by !== undefined &&
-  pausedBy.pid === by.pid &&
-  pausedBy.startTime === by.startTime &&
-  by.at - pausedBy.at <= pauseMs;
+  pausedBy !== undefined && by !== undefined && isSameShim(pausedBy, by) && by.at - pausedBy.at <= pauseMs;
+
+export const isSameShim = (one: Shim | undefined, other: Shim | undefined): boolean =>
+  one !== undefined && one.pid === other?.pid && one.startTime === other.startTime;
 
 /** What a command leaves in the context. */
 export const commandOf = (event: ContainerEvent): Partial<ContainerContext> => ({

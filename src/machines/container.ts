@@ -8,6 +8,7 @@ import {
   commandOf,
   type DeleteStep,
   isPauseForCheckpoint,
+  isSameShim,
   type Recovered,
   type RuncStep,
 } from './container-context.ts';
@@ -92,6 +93,8 @@ export const containerMachine = setup({
     startsAtOnce: ({ context }) => context.startsAtOnce,
     wasPaused: ({ context }) => context.wasPaused,
     awaitsResume: ({ context }) => context.awaitsResume,
+    isPausedByCaller: ({ context, event }) =>
+      'call' in event && isSameShim(context.pausedBy, event.call.shim),
     /** An engine's pause for a checkpoint ends with it: the engine may be gone, and its own resume never come. */
     pauseIsOver: ({ context }) => context.pausedForCheckpoint,
     mustFail: ({ event }) => outputOf<TakenUp>(event).mustFail === true,
@@ -235,6 +238,8 @@ export const containerMachine = setup({
           tags: 'resting',
           on: {
             RESUME: { target: 'resuming', actions: 'keepCommand' },
+            // A shim that has paused it, and asks again, was never told so: its engine was killed meanwhile.
+            PAUSE: { guard: 'isPausedByCaller', actions: 'keepCommand' },
             CHECKPOINT: { target: 'checkpointing', actions: 'keepCommandWhilePaused' },
             OBSERVED: [
               { guard: 'sawRunning', target: 'running' },

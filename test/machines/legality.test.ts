@@ -22,6 +22,21 @@ const running = {
 /** Where an engine has paused a container for a checkpoint that has failed, and Tardis has let it run on. */
 const awaiting = 'alive.running, awaiting a resume';
 
+/** Where an engine has paused a container, and may never have been answered. */
+const pausedByEngine = 'alive.paused, by an engine';
+
+const paused = {
+  RESUME: 'alive.resuming',
+  KILL: 'alive.paused',
+  DELETE: 'deleting',
+  CHECKPOINT: 'alive.checkpointing',
+  'CHECKPOINT leaving': 'alive.checkpointing',
+  'CHECKPOINT by an engine': 'alive.checkpointing',
+  'OBSERVED running': 'alive.running',
+  'OBSERVED stopped': 'alive.stopped',
+  'OBSERVED gone': 'alive.stopped',
+};
+
 /** What may be asked of a resting container, and where it leads. What is not here is refused. */
 const legal: Readonly<Record<string, Partial<Record<EventName, string>>>> = {
   new: {
@@ -43,17 +58,8 @@ const legal: Readonly<Record<string, Partial<Record<EventName, string>>>> = {
   },
   'alive.running': running,
   [awaiting]: { ...running, RESUME: 'alive.running' },
-  'alive.paused': {
-    RESUME: 'alive.resuming',
-    KILL: 'alive.paused',
-    DELETE: 'deleting',
-    CHECKPOINT: 'alive.checkpointing',
-    'CHECKPOINT leaving': 'alive.checkpointing',
-    'CHECKPOINT by an engine': 'alive.checkpointing',
-    'OBSERVED running': 'alive.running',
-    'OBSERVED stopped': 'alive.stopped',
-    'OBSERVED gone': 'alive.stopped',
-  },
+  'alive.paused': paused,
+  [pausedByEngine]: { ...paused, 'PAUSE by an engine': 'alive.paused' },
   'alive.restored': {
     START: 'alive.releasing',
     KILL: 'alive.restored',
@@ -97,6 +103,7 @@ const words: Readonly<Record<string, string>> = {
   'alive.running': 'running',
   [awaiting]: 'running',
   'alive.paused': 'paused',
+  [pausedByEngine]: 'paused',
   'alive.restored': 'restored',
   'alive.stopped': 'stopped',
   'alive.checkpointed': 'checkpointed',
@@ -110,8 +117,11 @@ const reached: SnapshotFrom<typeof containerMachine>[] = getShortestPaths(contai
   limit: 100_000,
 }).map(({ state }) => state);
 
-const placeOf = ({ value, context }: (typeof reached)[number]): string =>
-  pathOf(value) === 'alive.running' && context.awaitsResume ? awaiting : pathOf(value);
+const placeOf = ({ value, context }: (typeof reached)[number]): string => {
+  const path = pathOf(value);
+  if (path === 'alive.running' && context.awaitsResume) return awaiting;
+  return path === 'alive.paused' && context.pausedBy ? pausedByEngine : path;
+};
 
 const table = Object.keys(legal).flatMap((from) =>
   Object.keys(events).map((name) => ({
@@ -124,7 +134,7 @@ const table = Object.keys(legal).flatMap((from) =>
 describe('what may be asked of a container', () => {
   it('should be laid down here for every state that rests', () => {
     const resting = leavesOf(containerMachine).filter(({ tags }) => tags.includes('resting'));
-    expect(Object.keys(legal).sort()).toEqual([...resting.map(pathOfNode), awaiting].sort());
+    expect(Object.keys(legal).sort()).toEqual([...resting.map(pathOfNode), awaiting, pausedByEngine].sort());
   });
 
   it.each(table.filter(({ to }) => to !== undefined))(

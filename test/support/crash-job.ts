@@ -117,13 +117,13 @@ export class CrashJob {
   checkpointByShim(
     words: string[],
     env: Record<string, string>,
-    { pauses, cgroup = '' }: { pauses: boolean; cgroup?: string | undefined },
+    { pauses, cgroup = '' }: { pauses: boolean | 'twice'; cgroup?: string | undefined },
   ): Promise<Ran> {
     return this.#runc.run(['checkpoint', '--image-path', this.imagePath, ...words, this.id], {
       program: join(fixturesDir, 'containerd-shim'),
       env: {
         ...{ ...this.#stack.env, ...env, RUNTIME: this.#stack.runtime, CGROUP: cgroup },
-        PAUSES: pauses ? 'yes' : '',
+        PAUSES: pauses === true ? 'yes' : pauses || '',
       },
       mayFail: true,
     });

@@ -229,6 +229,10 @@ export class Pause extends Given {
 /** containerd's client pauses a container before it asks for its checkpoint. */
 export class PauseByEngine extends Pause {
   protected override event = (): ContainerEvent => ({ type: 'PAUSE', call: engineCallOf(engine, 'pause') });
+  protected override expected(model: Model): Change {
+    // It was never answered.
+    return model.life === 'paused' && model.pausedByEngine ? {} : super.expected(model);
+  }
 }
 
 export class Resume extends Given {

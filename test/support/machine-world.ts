@@ -293,6 +293,10 @@ export async function recover(
     await inTurn(undo({ wasPaused, pausedForCheckpoint }, image));
     return { status: observe(world), ...(pausedForCheckpoint ? { awaitsResume: true } : {}) };
   }
+  if (state === 'alive.pausing') {
+    await inTurn(undo({ wasPaused: false, pausedForCheckpoint: false }, undefined));
+    return { status: observe(world), awaitsResume: true };
+  }
   const status = observe(world);
   return { status: state === 'alive.releasing' && status === 'paused' ? 'restored' : status };
 }
