@@ -9,6 +9,7 @@ import { type Lock, takeLock } from '../actions/lock.ts';
 import { Problem, reasonOf } from '../actions/problem.ts';
 import { giveUpLife } from '../actions/retention.ts';
 import { dropRollback, isRollbackPending, rollBackRootfs } from '../actions/rollback.ts';
+import { removeEmptyCgroups } from '../actions/runc-leftovers.ts';
 import { observeContainer } from '../actions/runc-state.ts';
 import { dropScratch } from '../actions/scratch.ts';
 import { provideServices } from '../actions/services.ts';
@@ -67,6 +68,8 @@ export async function carryOut(
     const neverWas = state === 'alive.failed' && beginnings.has(event.type);
     if (neverWas) {
       await removeLitter(container);
+      // A runc that was killed leaves them, and no later one knows of them.
+      await removeEmptyCgroups(container).catch(() => {});
       if (life && 'epoch' in life) await giveUpLife(host, container, life, 'killed');
     }
     gone = state === 'deleted' || neverWas;

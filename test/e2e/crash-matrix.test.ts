@@ -146,7 +146,25 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
       exitCode: 0,
     });
     await job.countsOn();
+    // And where only the answer was lost: its engine takes it for running, and pauses it again.
+    expect(await job.checkpointByShim(['--leave-running'], {}, { pauses: 'twice' })).toMatchObject({
+      exitCode: 0,
+    });
+    await job.countsOn();
     await job.run(['delete', '--force']);
+    expect(await job.leftovers()).toEqual([]);
+  });
+
+  test('a create whose runc is killed before it has a record leaves no cgroups', async () => {
+    const job = await CrashJob.make(stack, runc, 'half-created');
+    const script = join(stack.dir, 'half-a-create');
+    const init = `sed -n 's/.*"init_process_pid":\\([0-9]*\\).*/\\1/p' "$2/half-created/state.json"`;
+    const text = `#!/bin/sh
+      ${whichOrThrow('runc')} "$@" || exit
+      [ "$3" = create ] || exit 0
+      kill -KILL "$(${init})" && rm -r "$2/half-created" && kill -KILL $$\n`;
+    writeFileSync(script, text, { mode: 0o755 });
+    expect(await job.begin('create', { TARDIS_REAL_RUNC: script }).status()).toBe(1);
     expect(await job.leftovers()).toEqual([]);
   });
 
