@@ -94,6 +94,7 @@ async function tryOut(
   if (compressed) {
     const { expandDump } = await import('./compression.ts');
     const expanded = join(bundle, 'checkpoint');
+    mkdirSync(expanded, { mode: 0o700 });
     await expandDump(files, expanded, compressed);
     files = expanded;
   }

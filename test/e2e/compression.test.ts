@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   afterAll,
@@ -10,6 +10,7 @@ import {
   onTestFinished,
   test,
 } from 'vitest';
+import type { Container } from '../support/engine.ts';
 import { ctrEngine } from '../support/engine-ctr.ts';
 import { type FailingCriu, installFailingCriu } from '../support/failing-criu.ts';
 import { busyboxImage } from '../support/images.ts';
@@ -42,9 +43,20 @@ describe.skipIf(requireRealStack().skip)('a job whose memory is compressed', () 
     return readdirSync(scratch, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
   };
 
+  /** How many images of a job were restored once beside it. */
+  const proofsOf = ({ ociId }: Container): number =>
+    readFileSync(stack.logFile, 'utf8')
+      .split('\n')
+      .filter((line) => line.includes(`"id":"${ociId}"`) && line.includes('restored once beside the job'))
+      .length;
+
   test.each([
     { who: 'the host', settings: {}, suffix: '.img.zst' },
-    { who: 'the job', settings: { TARDIS_COMPRESSION_LEVEL: '1' }, suffix: '.img.zst' },
+    {
+      who: 'the job',
+      settings: { TARDIS_COMPRESSION_LEVEL: '1', TARDIS_VERIFY_BY_RESTORE: '1' },
+      suffix: '.img.zst',
+    },
     { who: 'nobody', settings: { TARDIS_COMPRESSION_LEVEL: '0' }, suffix: '.img' },
   ])('should be carried on at the next number where $who wants it', async ({ who, settings, suffix }) => {
     const key = who.replace(' ', '-');
@@ -60,6 +72,7 @@ describe.skipIf(requireRealStack().skip)('a job whose memory is compressed', () 
     expect(inImage(key)).toEqual(pages.map((name) => name + suffix));
     expect(pagesOf(imagePath)).toEqual(pages.map((name) => `${name}.img`));
     expect(waiting()).toEqual([]);
+    expect(proofsOf(first)).toBe('TARDIS_VERIFY_BY_RESTORE' in settings ? 2 : 0);
     const last = ticksOf(first).at(-1) as number;
     await first.remove();
 
