@@ -46,8 +46,8 @@ export interface ContainerConfig {
   readonly terminal: boolean;
   /** Whether runc makes the container a network namespace of its own, whose `lo` starts down. */
   readonly hasFreshNetwork: boolean;
-  /** Whether runc makes the container a pid namespace of its own. */
-  readonly hasOwnPids: boolean;
+  /** Whether the container is in the pid namespace of another. */
+  readonly joinsPids: boolean;
   /** `linux.cgroupsPath`, where it is given: a path, or for systemd `slice:prefix:name`. */
   readonly cgroupsPath: string | undefined;
   readonly mounts: readonly MountPoint[];
@@ -97,7 +97,7 @@ export function readContainerConfig(bundle: string): ContainerConfig {
     rootfs: resolve(bundle, spec.root.path),
     terminal: spec.process.terminal ?? false,
     hasFreshNetwork: namespaces.some(({ type, path: shared }) => type === 'network' && !shared),
-    hasOwnPids: namespaces.some(({ type, path: shared }) => type === 'pid' && !shared),
+    joinsPids: namespaces.some(({ type, path: shared }) => type === 'pid' && Boolean(shared)),
     cgroupsPath: spec.linux?.cgroupsPath ?? undefined,
     mounts: (spec.mounts ?? []).map((mount) => mountPointOf(mount, bundle)),
     shape: {
@@ -121,7 +121,8 @@ function mountPointOf(
   return {
     destination: resolve('/', destination),
     source: isBind && source ? resolve(bundle, source) : undefined,
-    readOnly: (options ?? []).includes('ro'),
+    // `rro` is for all that is mounted below as well (mount(8), recursive attributes).
+    readOnly: (options ?? []).some((option) => option === 'ro' || option === 'rro'),
   };
 }
 

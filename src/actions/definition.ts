@@ -71,8 +71,8 @@ export function stricterThan(old: Definition, now: Definition): string[] {
     ...differing('process.apparmorProfile', old.process.apparmorProfile, now.process.apparmorProfile),
     ...differing('process.selinuxLabel', domainOf(old), domainOf(now)),
     ...(now.root.readonly && !old.root.readonly ? ['root.readonly is set'] : []),
-    ...added('linux.maskedPaths has', old.linux?.maskedPaths, now.linux?.maskedPaths),
-    ...added('linux.readonlyPaths has', old.linux?.readonlyPaths, now.linux?.readonlyPaths),
+    ...added('linux.maskedPaths has', old.linux?.maskedPaths, there(now.linux?.maskedPaths)),
+    ...added('linux.readonlyPaths has', old.linux?.readonlyPaths, there(now.linux?.readonlyPaths)),
     ...mountOptions.flatMap((option) =>
       added(`mounts have the option ${option} at`, mountsWith(old, option), mountsWith(now, option)),
     ),
@@ -96,6 +96,10 @@ function added(what: string, old: Words, now: Words): string[] {
   return more.length === 0 ? [] : [`${what} ${more.join(', ')}`];
 }
 
+/** runc passes over a path that is not there; those of /proc and /sys are the host's. */
+const there = (paths: Words): string[] =>
+  (paths ?? []).filter((path) => !/^\/(proc|sys)\//.test(path) || fs.existsSync(path));
+
 type Words = readonly string[] | null | undefined;
 
 /** Options of a mount by which it allows less (mount(8)). */
@@ -103,7 +107,8 @@ const mountOptions = ['ro', 'noexec', 'nosuid', 'nodev'];
 
 const mountsWith = ({ mounts }: Definition, option: string): string[] =>
   (mounts ?? [])
-    .filter(({ options }) => (options ?? []).includes(option))
+    // `rro` and the like are for all that is mounted below as well (mount(8), recursive attributes).
+    .filter(({ options }) => (options ?? []).some((word) => word === option || word === `r${option}`))
     .map(({ destination }) => destination);
 
 /** Actions of a filter under which a system call is made (seccomp(2)). */

@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { type ContainerConfig, onGrownFilesOf } from './container-config.ts';
 import type { Host } from './host.ts';
 import { Problem, reasonOf } from './problem.ts';
@@ -89,7 +89,7 @@ interface Cut {
   readonly size: number;
   /** The size that it was cut to. */
   readonly bytes: number;
-  /** What follows its name in that of the file beside it that keeps what was cut. */
+  /** The name of the file beside it that keeps what was cut. */
   readonly kept: string;
 }
 
@@ -113,23 +113,35 @@ export async function cutGrownFiles(
   for (const { path, place, size, bytes } of await findGrown(own, settings)) {
     await onVolume(place, async (file) => {
       const kept = freeName(file, generation);
-      const cut: Cut = { place, size, bytes, kept: kept.slice(file.length) };
+      const cut: Cut = { place, size, bytes, kept: basename(kept) };
       fs.appendFileSync(listIn(rollback), `${JSON.stringify(cut)}\n`, { mode: 0o600 });
       await cutBack(file, kept, bytes);
       host.log.warn(
         { path, size, bytes },
-        `${path} was cut from ${size} to the ${bytes} bytes that it had when the job was dumped; what was cut is in ${path}${cut.kept}`,
+        `${path} was cut from ${size} to the ${bytes} bytes that it had when the job was dumped; what was cut is in ${cut.kept} beside it`,
       );
     });
   }
 }
 
-/** The name that keeps what is cut; with a number at its end where an earlier restore has left one. */
+/** The path of what keeps what is cut; with a number at its end where an earlier restore has left one. */
 function freeName(file: string, generation: number): string {
-  const first = `${file}.tardis-cut.${generation}`;
-  let name = first;
-  for (let n = 2; fs.lstatSync(name, { throwIfNoEntry: false }); n++) name = `${first}.${n}`;
-  return name;
+  const name = basename(file);
+  for (let n = 1; ; n++) {
+    const suffix = `.tardis-cut.${generation}${n === 1 ? '' : `.${n}`}`;
+    const kept = join(dirname(file), shortened(name, mostNameBytes - suffix.length) + suffix);
+    if (!fs.lstatSync(kept, { throwIfNoEntry: false })) return kept;
+  }
+}
+
+/** NAME_MAX (pathname(7)). */
+const mostNameBytes = 255;
+
+/** As much of a name as takes so many bytes. */
+function shortened(name: string, bytes: number): string {
+  let short = name;
+  while (Buffer.byteLength(short) > bytes) short = [...short].slice(0, -1).join('');
+  return short;
 }
 
 async function cutBack(file: string, kept: string, bytes: number): Promise<void> {
@@ -142,6 +154,8 @@ async function cutBack(file: string, kept: string, bytes: number): Promise<void>
       await copy.chown(uid, gid);
       await copy.chmod(mode & 0o777);
       await copy.sync();
+      // What somebody has added since it was read to its end.
+      await copyFrom(source, bytes + (await copy.stat()).size, copy, (await copy.stat()).size);
     } finally {
       await copy.close();
     }
@@ -163,7 +177,7 @@ export async function putCutBack({ log }: Pick<Host, 'log'>, rollback: string): 
   for (const line of lines) {
     try {
       const cut = JSON.parse(line) as Cut;
-      await onVolume(cut.place, (file) => putBack(file, `${file}${cut.kept}`, cut));
+      await onVolume(cut.place, (file) => putBack(file, join(dirname(file), cut.kept), cut));
     } catch (error) {
       log.warn(
         { cut: line, reason: reasonOf(error) },
@@ -174,13 +188,14 @@ export async function putCutBack({ log }: Pick<Host, 'log'>, rollback: string): 
 }
 
 async function putBack(file: string, kept: string, { size, bytes }: Cut): Promise<void> {
-  const { O_RDONLY, O_RDWR } = fs.constants;
+  const { O_APPEND, O_RDONLY, O_RDWR } = fs.constants;
   // The wrapper has died before it was made, or after it was put back.
   if (!fs.lstatSync(kept, { throwIfNoEntry: false })) return;
   await withFile(kept, O_RDONLY, async (source) => {
     // It was not whole yet: nothing was cut.
     if ((await source.stat()).size < size - bytes) return;
-    await withFile(file, O_RDWR, async (target) => {
+    // Appended to, so that nothing is written over that somebody adds meanwhile.
+    await withFile(file, O_RDWR | O_APPEND, async (target) => {
       const now = (await target.stat()).size;
       const back = Math.min(now, size) - bytes;
       // What is there again already, or was not cut yet, is what was kept.

@@ -63,6 +63,8 @@ export const hostConfigSchema = z.object({
   onUnreachable: z._default(z.enum(['scratch', 'fail']), 'scratch'),
   /** Whether an image must have been restored once before it is committed, where the job does not say. */
   verifyByRestore: z._default(z.boolean(), false),
+  /** What becomes of an image whose container allowed more than the new one does: it is refused, or restored with a warning. */
+  onStricterDefinition: z._default(z.enum(['refuse', 'warn']), 'refuse'),
   /** For the tests alone: TARDIS_FAULT may kill a wrapper. Only the file is asked, no variable. */
   faultInjection: z.optional(z.boolean()),
 });
@@ -179,6 +181,7 @@ function settingsFromEnvironment(env: NodeJS.ProcessEnv): Record<string, unknown
   take('maxFreezeSeconds', 'TARDIS_MAX_FREEZE_SECONDS', Number);
   take('shareTimeoutSeconds', 'TARDIS_SHARE_TIMEOUT_SECONDS', Number);
   take('onUnreachable', 'TARDIS_ON_UNREACHABLE', String);
+  take('onStricterDefinition', 'TARDIS_ON_STRICTER_DEFINITION', String);
   take('maxRestores', 'TARDIS_MAX_RESTORES', Number);
   // What is no switch is refused by its own words.
   take('verifyByRestore', 'TARDIS_VERIFY_BY_RESTORE', (text) => booleanOf(text) ?? text);

@@ -32,19 +32,23 @@ export async function judgeImage(host: Host, { container, image }: RestoreInput)
     keys,
     readBase,
   });
-  refuseStricter(definitionIn(image.directory), readDefinition(text));
+  refuseStricter(host, definitionIn(image.directory), readDefinition(text));
   await refuseChangedFiles(dump.volumeFiles ?? [], settings);
   const bytes = Object.values(compressed).reduce((sum, file) => sum + file.bytes, 0);
   if (bytes > 0) prepareScratch(host, container, bytes);
 }
 
 /** A restored job is confined as its image is: it must not go on where more was asked for. */
-function refuseStricter(old: Definition, now: Definition): void {
+function refuseStricter({ config, log }: Host, old: Definition, now: Definition): void {
   const stricter = stricterThan(old, now);
   if (stricter.length === 0) return;
+  const words = `the new container allows less than the one that was dumped, and a restored job is not held to it (${stricter.join('; ')})`;
+  if (config.onStricterDefinition === 'warn') {
+    log.warn(words);
+    return;
+  }
   throw new Problem(
     'image-confinement',
-    `the new container allows less than the one that was dumped, and a restored job would not be held to it (${stricter.join('; ')}); ` +
-      'take that back, or use another TARDIS_CHECKPOINT_KEY for it',
+    `${words}; take that back, use another TARDIS_CHECKPOINT_KEY for it, or set onStricterDefinition to warn on this host`,
   );
 }

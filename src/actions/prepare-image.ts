@@ -30,13 +30,13 @@ function refuseUserNamespace({ bundle }: CheckpointInput['container']): void {
  * @throws Problem `unproven` where that is so, and there is nobody to do it.
  */
 function mustBeVerified(host: Host, { bundle }: CheckpointInput['container']): boolean {
-  const { env, hasOwnPids } = readContainerConfig(bundle);
+  const { env, joinsPids } = readContainerConfig(bundle);
   const isWanted = verifyByRestoreOf(env) ?? host.config.verifyByRestore;
-  if (isWanted && !hasOwnPids) {
+  if (isWanted && joinsPids) {
     throw new Problem(
       'unproven',
-      'its image cannot be proven beside it (verifyByRestore): found a container without a pid namespace of its own, whose ' +
-        'pids others have there; do without, by TARDIS_VERIFY_BY_RESTORE=0. It runs on',
+      'its image cannot be proven beside it (verifyByRestore): found a container in the pid namespace of another, whose ' +
+        'pids others have where it is proven; do without, by TARDIS_VERIFY_BY_RESTORE=0. It runs on',
     );
   }
   if (isWanted) findTrialProgram(host);

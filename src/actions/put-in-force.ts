@@ -7,8 +7,7 @@ import { textOf } from './read-or-nothing.ts';
 
 /**
  * Puts into force, while a restored job is held, what its new container's definition says otherwise than the one that it was
- * dumped in: host name, resource limits, and what the kernel kills first when memory is short. A process that has changed its own
- * limits keeps those. Limits of cgroups are runc's to set.
+ * dumped in: host name, resource limits, and what the kernel kills first when memory is short. Limits of cgroups are runc's to set.
  *
  * @param init the container's first process, of {@link pids}; all in the host's pid namespace.
  * @throws Problem `definition` where a limit cannot be lowered.
@@ -76,10 +75,11 @@ async function setLimits(
     const has = await limitsOf(host, pid);
     for (const limit of changed) {
       const current = has.get(nameOf(limit));
+      if (!current) continue;
       const was = before.get(limit.type);
-      const isOwn = was && current && !isSame(current, was);
-      if (!current || isOwn) continue;
-      await setLimit(host, pid, limit, current);
+      const isOwn = was && !isSame(current, was);
+      const wanted = isOwn ? { ...limit, ...lowerOf(current, limit) } : limit;
+      if (!isSame(wanted, current)) await setLimit(host, pid, wanted, current);
     }
   }
 }
@@ -89,6 +89,12 @@ const nameOf = ({ type }: Pick<Limit, 'type'>): string => type.replace(/^RLIMIT_
 
 const isSame = (one: Bounds, other: Bounds | undefined): boolean =>
   other !== undefined && sized(one.soft) === sized(other.soft) && sized(one.hard) === sized(other.hard);
+
+/** A process that has moved its own limit, as Go's and Java's do at their start, keeps that as far as it may. */
+const lowerOf = (one: Bounds, other: Bounds): Bounds => ({
+  soft: Math.min(sized(one.soft), sized(other.soft)),
+  hard: Math.min(sized(one.hard), sized(other.hard)),
+});
 
 type Bounds = Pick<Limit, 'soft' | 'hard'>;
 

@@ -18,6 +18,7 @@ import { freshTrial, prepareScratch } from './scratch.ts';
 import { dropTrial, findTrialProgram, trialCgroupOf } from './trial-place.ts';
 import type { Trial, Verdict } from './trial-restore.ts';
 import { cgroupRootAt } from './unified-cgroup.ts';
+import { onHost, statOnVolume } from './volume-files.ts';
 
 /**
  * Proves an image by restoring it beside the job: all of it, by the same code as in a real restore, into a copy whose tasks
@@ -30,7 +31,7 @@ export async function verifyImage(host: Host, step: CheckpointStep): Promise<voi
   const { container, image } = step;
   const manifest = readManifest(partialOf(image), readManifestKeys(host.config.manifestKeys));
   demandMemory(manifest);
-  prepareScratch(host, container, bytesOnScratch(manifest), 'to restore the image once takes');
+  prepareScratch(host, container, await bytesOnScratch(manifest, step), 'to restore the image once takes');
   try {
     const bundle = freshTrial(host, container);
     const began = performance.now();
@@ -72,14 +73,25 @@ export function demandMemory(
   );
 }
 
-/** What a trial writes, about: the job's changed files, memory that was compressed, and the files on volumes that it may write to. */
-function bytesOnScratch({ rootfs, compressed = {}, dump }: Manifest): number {
-  const expanded = Object.values(compressed).reduce((sum, { bytes }) => sum + bytes, 0);
-  const copied = (dump.volumeFiles ?? [])
-    .filter(({ written }) => written)
-    .reduce((sum, { bytes }) => sum + bytes, 0);
-  return rootfs.bytes + expanded + copied;
+/**
+ * What a trial writes, about: the job's changed files, memory that was compressed, and the files on volumes that it may write to, of
+ * which an overlay keeps the holes.
+ */
+async function bytesOnScratch(
+  { rootfs, compressed = {}, dump }: Manifest,
+  { container }: CheckpointStep,
+): Promise<number> {
+  const { mounts } = readContainerConfig(container.bundle);
+  let bytes = Object.values(compressed).reduce((sum, file) => sum + file.bytes, rootfs.bytes);
+  for (const { path, written } of dump.volumeFiles ?? []) {
+    const place = written ? onHost(path, mounts) : undefined;
+    if (place) bytes += ((await statOnVolume(place))?.blocks ?? 0) * statBlock;
+  }
+  return bytes;
 }
+
+/** st_blocks (inode(7)). */
+const statBlock = 512;
 
 /** Runs the trial in namespaces of its own, and ends it. */
 async function tryOut(

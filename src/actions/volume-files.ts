@@ -1,4 +1,4 @@
-import fs from 'node:fs';
+import fs, { type Stats } from 'node:fs';
 import { type FileHandle, open, realpath } from 'node:fs/promises';
 import { basename, dirname, posix } from 'node:path';
 import type { MountPoint } from './container-config.ts';
@@ -159,18 +159,20 @@ export async function withFile<Result>(
 }
 
 /**
- * The size of a file of a volume; undefined where it is none any more.
+ * What is known of a file of a volume; undefined where it is none any more.
  *
  * @throws the file system's own error, but for a file that is not there.
  */
-export async function sizeOnVolume(place: OnHost): Promise<number | undefined> {
+export async function statOnVolume(place: OnHost): Promise<Stats | undefined> {
   try {
-    return await onVolume(place, (path) =>
-      withRegularFile(path, pathOnly, async (file) => (await file.stat()).size),
-    );
+    return await onVolume(place, (path) => withRegularFile(path, pathOnly, (file) => file.stat()));
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? '';
     if (['ENOENT', 'ENOTDIR', 'ELOOP'].includes(code)) return undefined;
     throw error;
   }
 }
+
+/** As {@link statOnVolume}: its size, in bytes. */
+export const sizeOnVolume = async (place: OnHost): Promise<number | undefined> =>
+  (await statOnVolume(place))?.size;

@@ -48,7 +48,11 @@ describe('stricterThan', () => {
       'process.selinuxLabel is "system_u:system_r:strict_t", and was "system_u:system_r:container_t"',
     ],
     ['a read-only root', { root: { readonly: true } }, 'root.readonly is set'],
-    ['a masked path more', { linux: { maskedPaths: ['/proc/kcore', '/x'] } }, 'linux.maskedPaths has /x'],
+    [
+      'a masked path more',
+      { linux: { maskedPaths: ['/proc/kcore', '/x', '/proc/not-there'] } },
+      'linux.maskedPaths has /x',
+    ],
     [
       'a read-only path more',
       { linux: { readonlyPaths: ['/y', '/proc/sys'] } },
@@ -57,6 +61,11 @@ describe('stricterThan', () => {
     [
       'a volume that may not be written to',
       { mounts: [mounts[0] as object, { ...mounts[1], options: ['rbind', 'nosuid', 'ro'] }] },
+      'mounts have the option ro at /data',
+    ],
+    [
+      'a volume that may not be written to, nor what is mounted in it',
+      { mounts: [mounts[0] as object, { ...mounts[1], options: ['rbind', 'rnosuid', 'rro'] }] },
       'mounts have the option ro at /data',
     ],
     [

@@ -117,6 +117,17 @@ describe('cutGrownFiles', () => {
     expect(readFileSync(log(), 'utf8')).toBe(before + since);
   });
 
+  it('finds a name for what is cut of a file with the longest one', async () => {
+    const long = `${'ä'.repeat(126)}log`;
+    writeFileSync(scratch.at('volume', long), before + since);
+    const given = [{ ...file, path: `/data/${long}` }];
+    await cutGrownFiles(host, given, settings('truncate'), generation, scratch.at('rollback'));
+    const [kept = ''] = readdirSync(scratch.at('volume')).filter((name) => name.includes('.tardis-cut.'));
+    expect(readFileSync(scratch.at('volume', kept), 'utf8')).toBe(since);
+    await putBack();
+    expect(readFileSync(scratch.at('volume', long), 'utf8')).toBe(before + since);
+  });
+
   it('touches no file of the host that somebody has led it to', async () => {
     const secret = scratch.at('outside', 'log');
     writeFileSync(secret, before + since);

@@ -76,6 +76,16 @@ const rows: Row[] = [
     },
   },
   {
+    title: 'a lower limit of processes, where the job has moved its own',
+    field: 'process.rlimits',
+    change: (config) => {
+      config.process.rlimits = [{ type: 'RLIMIT_NPROC', soft: 50, hard: 60 }];
+    },
+    fate: {
+      inForce: ({ pid }) => expect(statusOf(pid, 'limits')).toMatch(/^Max processes\s+40\s+60\s/m),
+    },
+  },
+  {
     title: 'another oom_score_adj',
     field: 'process.oomScoreAdj',
     change: (config) => {
@@ -248,9 +258,7 @@ describe.skipIf(requireRealStack().skip)(
     beforeAll(async () => {
       stack = await startStack({ rootJobsOnly: true });
       runc = await directRunc(stack);
-      const job = await create('origin', (config) => {
-        Object.assign(config.process, { noNewPrivileges: false, oomScoreAdj: 100 });
-      });
+      const job = await create('origin', () => {});
       await job.run(['start']);
       await job.countsOn(2);
       expect(await job.checkpoint([])).toMatchObject({ exitCode: 0 });
@@ -263,7 +271,11 @@ describe.skipIf(requireRealStack().skip)(
       const job = await CrashJob.make(stack, runc, id);
       const file = join(job.bundle, 'config.json');
       const config = JSON.parse(readFileSync(file, 'utf8')) as Config;
-      Object.assign(config.process, { noNewPrivileges: false, oomScoreAdj: 100 });
+      Object.assign(config.process, {
+        ...{ noNewPrivileges: false, oomScoreAdj: 100 },
+        args: ['sh', '-c', `ulimit -Su 40; ${counting[2]}`],
+        rlimits: [{ type: 'RLIMIT_NPROC', soft: 4000, hard: 4000 }],
+      });
       change(config);
       writeFileSync(file, JSON.stringify(config));
       if (from) job.takeImage(from);

@@ -19,6 +19,7 @@ export function hostWith(given: Partial<Host> = {}): Host {
       maxFreezeSeconds: 900,
       shareTimeoutSeconds: 5,
       onUnreachable: 'scratch',
+      onStricterDefinition: 'refuse',
       verifyByRestore: false,
       lockTimeoutSeconds: 1,
     },

@@ -73,6 +73,7 @@ export class FakeHost implements Disposable {
       maxFreezeSeconds: 900,
       shareTimeoutSeconds: 5,
       onUnreachable: 'scratch',
+      onStricterDefinition: 'refuse',
       verifyByRestore: false,
       lockTimeoutSeconds: 600,
     },
