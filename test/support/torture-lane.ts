@@ -61,11 +61,8 @@ export class Lane {
   readonly #held: Held[] = [];
   readonly #images = new Set<string>();
   #count = 0;
-  /**
-   * What may be left of containers that could not be created: the empty lock of one whose wrapper was killed before it
-   * was known, and what was saved of a root file system that its engine has unmounted.
-   */
-  readonly spared: string[] = [];
+  /** Containers that could not be created. */
+  readonly #unborn: { id: string; host: TortureHost }[] = [];
   /** How often each kind of step was done, and how often a blow has hit. */
   readonly done = new Map<string, number>();
 
@@ -88,6 +85,25 @@ export class Lane {
 
   get home(): string {
     return join(this.#world.images, this.key);
+  }
+
+  /**
+   * By what one tells what may be left of containers that could not be created, as with plain runc: of one that was to begin
+   * from scratch, everything; of one that was to be restored, what was saved of a root file system that its engine has
+   * unmounted.
+   */
+  spared(on: TortureHost): string[] {
+    const log = textOf(on.stack.logFile).split('\n');
+    return this.#unborn
+      .filter(({ host }) => host === on)
+      .flatMap(({ id }) => {
+        const isRestored = log.some(
+          (line) => line.includes(`"id":"${id}"`) && line.includes('alive.restoring'),
+        );
+        const { bundle } = ctrContainer(on.stack, id, '');
+        const name = createHash('sha256').update(bundle).digest('hex').slice(0, 16);
+        return [`/rollback/${name}/`, ...(isRestored ? [] : [`/${id}/`])];
+      });
   }
 
   #find = (wrong: readonly string[]): void => {
@@ -259,9 +275,7 @@ export class Lane {
       await this.#clear({ id, host });
       const answer = result.stderr.trim().split('\n').slice(-2).join(' ');
       const unborn = { ...asked, to: Date.now() };
-      const bundle = ctrContainer(host.stack, id, log).bundle;
-      const name = createHash('sha256').update(bundle).digest('hex').slice(0, 16);
-      this.spared.push(join(host.stack.runDir, 'locks', host.runcRoot, id), `/rollback/${name}/`);
+      this.#unborn.push({ id, host });
       return { epoch: undefined, tell: () => this.#find(this.#oracle.unborn(unborn, answer)) };
     }
     const held: Held = {

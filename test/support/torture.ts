@@ -180,8 +180,9 @@ class Round {
 
   /** That nothing is left on a host whose containers are all deleted. */
   async #leavesNothing(host: TortureHost): Promise<void> {
-    const spared = this.#lanes.flatMap(({ lane }) => lane.spared);
-    for (const what of leftOn(host)) if (spared.some((each) => what.includes(each))) this.#known.add(what);
+    const spared = this.#lanes.flatMap(({ lane }) => lane.spared(host));
+    for (const what of leftOn(host))
+      if (spared.some((each) => `${what}/`.includes(each))) this.#known.add(what);
     const look = () => leftOn(host).filter((what) => !this.#known.has(what));
     await waitFor('nothing to be left', () => look().length === 0, { timeoutMs: 15_000, everyMs: 250 }).catch(
       () => {
