@@ -10,6 +10,7 @@ import { dumpPlaceOf } from './dump-place.ts';
 import { freezerOf, isFrozen, processesIn } from './freezer.ts';
 import type { Host } from './host.ts';
 import { partialOf } from './image-store.ts';
+import { endLeftCriu } from './left-criu.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { runcForTardis } from './runc.ts';
 import { isInitAlive, readRuncRecord } from './runc-state.ts';
@@ -74,6 +75,7 @@ export async function dumpMemory(host: Host, step: CheckpointStep): Promise<void
       throw new Problem('dump', 'the container ran on during its dump: the image may not fit its files');
     }
   } catch (error) {
+    await endLeftCriu(work);
     giveReports(work, request.workPath);
     const words = lastCriuErrors(join(work, 'dump.log'));
     throw new Problem('dump', `CRIU could not dump the container: ${words ?? reasonOf(error)}`, {

@@ -7,6 +7,7 @@ import { lastCriuErrors, lastLine } from './criu-log.ts';
 import { writeCriuOptions } from './criu-options.ts';
 import { namingFullDisk } from './full-disk.ts';
 import type { Host } from './host.ts';
+import { endLeftCriu } from './left-criu.ts';
 import { readManifest } from './manifest.ts';
 import { readManifestKeys } from './manifest-keys.ts';
 import { Problem, reasonOf } from './problem.ts';
@@ -60,13 +61,9 @@ async function restoreFrom(
     const argv = restoreArgv({ ...call, bundle, id, work, files, flags });
     await keepingCgroup2Options(host, () => runcForTardis(host, argv, { env: { HOME }, stdio: 'inherit' }));
   } catch (error) {
-    throw new Problem(
-      'restore',
-      `CRIU could not restore the image: ${restoreErrors(work) ?? reasonOf(error)}`,
-      {
-        cause: error,
-      },
-    );
+    await endLeftCriu(work);
+    const words = restoreErrors(work) ?? reasonOf(error);
+    throw new Problem('restore', `CRIU could not restore the image: ${words}`, { cause: error });
   }
 }
 

@@ -10,6 +10,11 @@ import { descendantsOf, programOf } from './processes.ts';
  */
 export function spoilCriu(pids: readonly number[]): boolean {
   const found = pids.filter((pid) => programOf(pid) === 'runc').flatMap((pid) => descendantsOf(pid));
-  for (const pid of found) spawnSync('prlimit', ['--pid', String(pid), '--nofile=0:'], { timeout: 1_000 });
+  spoilPrograms(found);
   return found.length > 0;
+}
+
+/** Lets programs fail at the next file that they open. */
+export function spoilPrograms(pids: readonly number[]): void {
+  for (const pid of pids) spawnSync('prlimit', ['--pid', String(pid), '--nofile=0:'], { timeout: 1_000 });
 }

@@ -1,7 +1,9 @@
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { programOf } from '../../src/actions/processes.ts';
+import { processStartTime } from '../../src/actions/runc-state.ts';
 import {
   allCases,
   type Case,
@@ -166,6 +168,30 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
     writeFileSync(script, text, { mode: 0o755 });
     expect(await job.begin('create', { TARDIS_REAL_RUNC: script }).status()).toBe(1);
     expect(await job.leftovers()).toEqual([]);
+  });
+
+  test('a CRIU whose runc is killed is ended before the job is let go', async () => {
+    const job = await CrashJob.make(stack, runc, 'left-criu');
+    await job.begin('create').status();
+    await job.start();
+    await job.countsOn();
+    const binDir = mkdtempSync(join(stack.dir, 'left-criu-'));
+    const [calls, reached] = ['calls', 'reached'].map((name) => join(binDir, name)) as [string, string];
+    // The second call of a runc is the work itself; CRIU does that in its work directory.
+    const text = `#!/bin/sh
+      (echo "$PPID" >>${calls})
+      [ "$(grep -cx "$PPID" ${calls})" -ge 2 ] || exec ${whichOrThrow('criu')} "$@"
+      cd ${join(job.bundle, 'tardis-dump')} && (echo $$ >${reached}.new; mv ${reached}.new ${reached})
+      exec sleep 100000\n`;
+    writeFileSync(join(binDir, 'criu'), text, { mode: 0o755 });
+    const asking = job.checkpoint(['--leave-running'], { PATH: [binDir, stack.env.PATH].join(delimiter) });
+    await waitFor('criu to be at work', () => existsSync(reached));
+    for (const pid of job.processes().filter((each) => programOf(each) === 'runc'))
+      process.kill(pid, 'SIGKILL');
+    expect((await asking).exitCode).toBe(1);
+    expect(processStartTime(Number(readFileSync(reached, 'utf8')))).toBeUndefined();
+    await job.countsOn();
+    await job.run(['delete', '--force']);
   });
 
   /** One flow with one fault, and what comes after it. */
