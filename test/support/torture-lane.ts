@@ -40,6 +40,8 @@ type Held = {
   /** Its init, as long as runc has a record of it. */
   init: RuncRecord | undefined;
   isPaused: boolean;
+  /** Whether its engine takes it for paused though it runs: a resume of its own was cut short. */
+  isShownPaused: boolean;
   /** How its job has ended, or will have when it is deleted, as far as anything was done to it. */
   end: 'done' | 'doubtful' | 'killed' | undefined;
   /** Whether its log lacks what it wrote last: nobody copies that who was killed. */
@@ -89,7 +91,7 @@ export class Lane {
 
   /**
    * By what one tells what may be left of containers that could not be created, as with plain runc: of one that was to begin
-   * from scratch, everything; of one that was to be restored, what was saved of a root file system that its engine has
+   * from scratch, or was there already when its engine forgot it, everything; of one that was to be restored, what was saved of a root file system that its engine has
    * unmounted.
    */
   spared(on: TortureHost): string[] {
@@ -97,9 +99,10 @@ export class Lane {
     return this.#unborn
       .filter(({ host }) => host === on)
       .flatMap(({ id }) => {
-        const isRestored = log.some(
-          (line) => line.includes(`"id":"${id}"`) && line.includes('alive.restoring'),
-        );
+        const own = log.filter((line) => line.includes(`"id":"${id}"`));
+        const isRestored =
+          own.some((line) => line.includes('alive.restoring')) &&
+          !own.some((line) => line.includes('"alive.restored"'));
         const { bundle } = ctrContainer(on.stack, id, '');
         const name = createHash('sha256').update(bundle).digest('hex').slice(0, 16);
         return [`/rollback/${name}/`, ...(isRestored ? [] : [`/${id}/`])];
@@ -283,6 +286,7 @@ export class Lane {
       container: ctrContainer(host.stack, id, log),
       init: readRuncRecord({ root: host.runcRoot, id }),
       isPaused: false,
+      isShownPaused: false,
       end: undefined,
       isLogCut: false,
     };
@@ -546,7 +550,7 @@ export class Lane {
   }
 
   async #pause(held: Held): Promise<boolean> {
-    if (!isAlive(held) || held.isPaused) return false;
+    if (!isAlive(held) || held.isPaused || held.isShownPaused) return false;
     await held.host.engine();
     const { asked } = await this.#asked(held, () => held.container.pause().catch(() => {}));
     held.isPaused = (await held.host.statusOf(held.id)) === 'paused';

@@ -315,6 +315,9 @@ export class Oracle {
     if (/has started from scratch while /.test(answer)) return life?.epoch === undefined;
     const [, successor] = / but container (\S+) .*took the job up in epoch \d+/.exec(answer) ?? [];
     if (successor) return isSuperseded || this.#failed.some((asked) => asked.id === successor);
+    // One that had superseded it, and had no image either, has ended, and nobody is left.
+    if (/ the ledger of its key is gone/.test(answer))
+      return isSuperseded || this.#failed.some((asked) => asked.to >= (life?.from ?? 0));
     if (/ which it has not seen/.test(answer)) return life?.epoch === undefined;
     if (/ is of another container /.test(answer)) return false;
     return wasPaused || isDone || this.#troubles.met([...work, ...weather, 'signal'], given);
