@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path';
 import { isEnabled, readContainerConfig, settingsOf } from '../actions/container-config.ts';
 import { bundleFromIndex, enterIndex } from '../actions/container-index.ts';
 import { noteKill } from '../actions/ending.ts';
+import { isFrozen } from '../actions/freezer.ts';
 import type { Host } from '../actions/host.ts';
 import type { HostConfig } from '../actions/host-config.ts';
 import { appendToRuncLog } from '../actions/log.ts';
@@ -12,7 +13,7 @@ import { programOf } from '../actions/processes.ts';
 import { isInside } from '../actions/real-path.ts';
 import { environmentToAdopt } from '../actions/restore-given.ts';
 import { commandOf } from '../actions/runc.ts';
-import { processStartTime, readRuncRecord } from '../actions/runc-state.ts';
+import { isInitAlive, processStartTime, readRuncRecord } from '../actions/runc-state.ts';
 import { answers } from '../actions/share.ts';
 import { readState, stateFileOf } from '../actions/state-file.ts';
 import { sweepIfDue } from '../actions/sweep.ts';
@@ -66,6 +67,11 @@ export async function main(argv: readonly string[]): Promise<void> {
   } catch (error) {
     if (takeBack) killByRunc(launch, plan, takeBack);
     if (plan.handsOver) becomeRunc(launch, argvOf(plan));
+    // A shim asks only where it takes the task for paused: an earlier resume of its was never answered.
+    if (isRefusal(error) && plan.event.type === 'RESUME' && plan.event.call.shim && runs(found.value)) {
+      host.log.info(`${error.message}: so its shim may take it for running`);
+      process.exit(0);
+    }
     // Such as the `resume` that the shim sends after every checkpoint: runc has the word, and the words.
     if (isRefusal(error) && plan.event.type !== 'CHECKPOINT') {
       host.log.info(`${error.message}; the real runc answers`);
@@ -112,6 +118,12 @@ function isIndexed({ runDir }: HostConfig, command: RuncCommand): boolean {
 function readShim(pid: number): Shim | undefined {
   if (!programOf(pid).startsWith('containerd-shim')) return undefined;
   return { pid, startTime: processStartTime(pid) ?? 0, at: Date.now() };
+}
+
+/** Whether a container's init is there, and nothing is frozen. */
+function runs(container: ContainerIdentity): boolean {
+  const record = readRuncRecord(container);
+  return record?.freezer !== undefined && isInitAlive(record) && !isFrozen(record.freezer);
 }
 
 const isRefusal = (error: unknown): error is Problem => error instanceof Problem && error.code === 'refused';

@@ -20,7 +20,7 @@ import { CrashJob, leadsGroup, type Template } from '../support/crash-job.ts';
 import { type DirectRunc, directRunc } from '../support/direct-runc.ts';
 import { installFailingCriu } from '../support/failing-criu.ts';
 import { MemoryCgroup } from '../support/memory-cgroup.ts';
-import { whichOrThrow } from '../support/paths.ts';
+import { fixturesDir, whichOrThrow } from '../support/paths.ts';
 import { requireRealStack } from '../support/requires.ts';
 import { rootfsListing } from '../support/rootfs-digest.ts';
 import { type Stack, startStack } from '../support/stack.ts';
@@ -148,6 +148,11 @@ describe.skipIf(requireRealStack().skip)('a wrapper that meets a fault at any of
       exitCode: 0,
     });
     await job.countsOn();
+    // Its engine resumes it after the checkpoint; where that was not answered either, once more.
+    const shim = join(fixturesDir, 'containerd-shim');
+    const env = { ...stack.env, RUNTIME: stack.runtime };
+    for (let i = 0; i < 2; i++) await runc.run(['resume', job.id], { program: shim, env });
+    expect(await job.run(['resume'])).toMatchObject({ exitCode: 1 });
     // And where only the answer was lost: its engine takes it for running, and pauses it again.
     expect(await job.checkpointByShim(['--leave-running'], {}, { pauses: 'twice' })).toMatchObject({
       exitCode: 0,
