@@ -1,6 +1,15 @@
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, describe, expect, onTestFailed, test } from 'vitest';
+import {
+  afterAll,
+  beforeAll,
+  beforeEach,
+  describe,
+  expect,
+  onTestFailed,
+  onTestFinished,
+  test,
+} from 'vitest';
 import { CrashJob } from '../support/crash-job.ts';
 import { type DirectRunc, directRunc } from '../support/direct-runc.ts';
 import { ctrEngine } from '../support/engine-ctr.ts';
@@ -237,6 +246,11 @@ describe.skipIf(requireRealStack().skip)('how a job ends, and who carries it on'
   test('a job is not ended for an image that needs a file in the memory of its host', async () => {
     const volume = volumeOf('memory-volume');
     await command('mount', ['-t', 'tmpfs', 'tmpfs', volume.source]);
+    // Its images are on a disk, wherever a host's /tmp may be: who keeps those in memory, too, asks for no more.
+    const [disk, images] = [mkdtempSync('/var/tmp/tardis-images-'), join(stack.dir, 'roots', 'in-memory')];
+    mkdirSync(images, { recursive: true });
+    await command('mount', ['--bind', disk, images]);
+    onTestFinished(() => rmSync(disk, { recursive: true, force: true }));
     const job = await started('in-memory', volume.change, ['sh', '-c', `exec 3>/volume/shm; ${counting[2]}`]);
     const { exitCode, stderr } = await job.checkpoint([]);
     expect([exitCode, stderr]).toEqual([
@@ -250,7 +264,7 @@ describe.skipIf(requireRealStack().skip)('how a job ends, and who carries it on'
     expect(await job.checkpoint(['--leave-running'])).toMatchObject({ exitCode: 0 });
     expect(job.warnings().join()).toContain("in this host's memory");
     await job.run(['delete', '--force']);
-    await command('umount', [volume.source]);
+    await command('umount', [volume.source, images]);
   });
 
   test('a job that has written on to a volume since its checkpoint goes on with its file cut back, where it asks for that', async () => {
