@@ -221,6 +221,10 @@ export interface ContainerSettings {
 
 export const keyForm = /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}$/;
 
+/** What Tardis names the things in a job's directory: images, their marks, its ledger. */
+export const isReservedName = (name: string): boolean =>
+  /^(\d+(\.(partial|removed|failed\.jsonl))?|ledger|current(\.\d+)?)$/.test(name);
+
 /**
  * The settings an enabled container carries in its environment.
  *
@@ -230,7 +234,7 @@ export const keyForm = /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}$/;
 export function settingsOf(
   id: string,
   env: ReadonlyMap<string, string>,
-  host: Pick<HostConfig, 'checkpointRoot' | 'allowedRoots'>,
+  host: Pick<HostConfig, 'checkpointRoot' | 'allowedRoots' | 'keyPattern'>,
   isReachable = true,
 ): ContainerSettings {
   resumeAfterOf(env);
@@ -243,6 +247,20 @@ export function settingsOf(
       'checkpoint-key',
       `the checkpoint key ${JSON.stringify(given)} is refused: expected a letter or digit, then at most 199 letters, ` +
         'digits, "_", ".", ":" or "-"; set TARDIS_CHECKPOINT_KEY to such a word. The container runs without Tardis',
+    );
+  }
+  if (isReservedName(given)) {
+    throw new Problem(
+      'checkpoint-key',
+      `the checkpoint key ${JSON.stringify(given)} is refused: it is a name that Tardis gives to things in a job's directory; ` +
+        'set TARDIS_CHECKPOINT_KEY to another word. The container runs without Tardis',
+    );
+  }
+  if (host.keyPattern !== undefined && !new RegExp(`^(?:${host.keyPattern})$`).test(given)) {
+    throw new Problem(
+      'checkpoint-key',
+      `the checkpoint key ${JSON.stringify(given)} is refused: this host takes keys of the form ${host.keyPattern} (keyPattern); ` +
+        'set TARDIS_CHECKPOINT_KEY to such a word. The container runs without Tardis',
     );
   }
   const hostPath = env.get('TARDIS_CHECKPOINT_HOST_PATH');

@@ -36,6 +36,8 @@ export const hostConfigSchema = z.object({
   takeoverAfterSeconds: z._default(seconds, 60),
   /** How often the restore of an image may fail before the image is not tried any more. */
   restoreAttempts: z._default(count(1, 100), 2),
+  /** A regular expression: which keys a container may choose, as a whole. Default: any. */
+  keyPattern: z.optional(z.string().check(z.refine(isPattern, 'must be a regular expression'))),
   /** How many images of a job are kept: the newest ones. */
   keep: z._default(count(1, 1000), 2),
   /** How long the images of a job that ended by itself, and is not resumed after that, are kept. */
@@ -68,6 +70,15 @@ export const hostConfigSchema = z.object({
   /** For the tests alone: TARDIS_FAULT may kill a wrapper. Only the file is asked, no variable. */
   faultInjection: z.optional(z.boolean()),
 });
+
+function isPattern(text: string): boolean {
+  try {
+    new RegExp(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 export type HostConfig = Omit<z.infer<typeof hostConfigSchema>, 'allowedRoots'> & {
   readonly allowedRoots: readonly string[];
@@ -118,7 +129,7 @@ export function loadHostConfig(env: NodeJS.ProcessEnv = process.env): LoadedHost
 /** Settings whose default is no substitute: it could lead to other images, to fewer of them, or to unsigned ones. */
 const withoutDefault: ReadonlySet<string> = new Set([
   ...['realRunc', 'checkpointRoot', 'allowedRoots', 'runDir', 'scratchDir'],
-  ...['manifestKeys', 'hostId', 'keep'],
+  ...['manifestKeys', 'hostId', 'keep', 'keyPattern'],
 ]);
 
 /** The settings of a host whose file cannot be used; only its log and its directories are ever looked at. */
@@ -171,6 +182,7 @@ function settingsFromEnvironment(env: NodeJS.ProcessEnv): Record<string, unknown
   take('hostId', 'TARDIS_HOST_ID', String);
   take('takeoverAfterSeconds', 'TARDIS_TAKEOVER_AFTER_SECONDS', Number);
   take('restoreAttempts', 'TARDIS_RESTORE_ATTEMPTS', Number);
+  take('keyPattern', 'TARDIS_KEY_PATTERN', String);
   take('keep', 'TARDIS_KEEP', Number);
   take('keepFinishedSeconds', 'TARDIS_KEEP_FINISHED_SECONDS', Number);
   take('manifestKeys', 'TARDIS_MANIFEST_KEYS', String);

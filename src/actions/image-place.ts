@@ -1,6 +1,7 @@
 import { lstatSync, readdirSync, type Stats } from 'node:fs';
-import { join, relative, resolve } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import type { ContainerIdentity, ImagePlace } from '../machines/vocabulary.ts';
+import { isReservedName, keyForm } from './container-config.ts';
 import type { HostConfig } from './host-config.ts';
 import { Problem } from './problem.ts';
 import { isInside, nearestFirst, realPathOf } from './real-path.ts';
@@ -23,7 +24,43 @@ const wayOut =
  * @throws Problem `image-place`, `image-owner`, `image-mode`
  */
 export function refuseUnsafePlace(roots: Roots, { imageRoot, key }: Place): void {
-  refuseUnsafeKey(join(refuseUnsafeRoot(roots, imageRoot), key));
+  const real = refuseUnsafeRoot(roots, imageRoot);
+  refuseUnsafeKey(join(real, key));
+  refuseNested(roots, real, key);
+}
+
+/**
+ * Refuses a job's directory inside another job's, or around one: whoever has the one could remove what the other has, or make it
+ * useless. What is not there yet is in nobody's way.
+ *
+ * @param real where the directory of the keys' directories really is.
+ */
+function refuseNested(roots: Roots, real: string, key: string): void {
+  const tops = [roots.checkpointRoot, ...roots.allowedRoots].map(realPathOf);
+  for (let path = real; path !== dirname(path); path = dirname(path)) {
+    if (statsOf(join(path, 'ledger'))?.isDirectory()) {
+      throw new Problem(
+        'image-place',
+        `${real} is in ${path}, which is the directory of a job (it has a ledger), expected one that holds jobs' directories; ` +
+          'use another TARDIS_CHECKPOINT_HOST_PATH',
+      );
+    }
+    if (tops.includes(path)) break;
+  }
+  const home = join(real, key);
+  const foreign = directoriesIn(home).find((name) => !isReservedName(name) && keyForm.test(name));
+  if (foreign === undefined) return;
+  throw new Problem(
+    'image-place',
+    `${home} holds ${foreign}, which is nothing of a job's, expected images and a ledger alone: other jobs may have their directories ` +
+      'there; use another TARDIS_CHECKPOINT_KEY',
+  );
+}
+
+function directoriesIn(directory: string): string[] {
+  if (!statsOf(directory)) return [];
+  const entries = readdirSync(directory, { withFileTypes: true });
+  return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
 }
 
 /**

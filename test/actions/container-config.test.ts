@@ -149,12 +149,17 @@ describe('the checkpoint key', () => {
     expect(settings(env)).toEqual({ key, imageRoot: '/efs/jobs' });
   });
 
-  it.each(['a', '0', 'A.b_c:d-9', '6f9b3c3e-1d2a-4c5b-8e7f-0a1b2c3d4e5f:17', `a${'b'.repeat(199)}`])(
-    'should be allowed to be %s',
-    (key) => {
-      expect(settings({ TARDIS_CHECKPOINT_KEY: key }).key).toBe(key);
-    },
-  );
+  it.each([
+    'a',
+    '0a',
+    '7.partials',
+    'currents',
+    'A.b_c:d-9',
+    '6f9b3c3e-1d2a-4c5b-8e7f-0a1b2c3d4e5f:17',
+    `a${'b'.repeat(199)}`,
+  ])('should be allowed to be %s', (key) => {
+    expect(settings({ TARDIS_CHECKPOINT_KEY: key }).key).toBe(key);
+  });
 
   it.each([
     '.',
@@ -177,6 +182,25 @@ describe('the checkpoint key', () => {
       `the checkpoint key ${JSON.stringify(key)} is refused: expected a letter`,
     );
     expect(problem.message).toContain('set TARDIS_CHECKPOINT_KEY to such a word');
+  });
+
+  it.each(['1', '0', '42.partial', '7.removed', '7.failed.jsonl', 'ledger', 'current', 'current.3'])(
+    'should be refused as %s, which is a name in a job’s directory',
+    async (key) => {
+      const { code, message } = await problemOf(() => settings({ TARDIS_CHECKPOINT_KEY: key }));
+      expect([code, message]).toEqual([
+        'checkpoint-key',
+        expect.stringContaining(`"${key}" is refused: it is`),
+      ]);
+    },
+  );
+
+  it('should be of the form that the host binds keys to, as a whole', async () => {
+    const bound = { ...host, keyPattern: 'team-a-[0-9]+|other' };
+    const of = (key: string) => settingsOf('abc', new Map([['TARDIS_CHECKPOINT_KEY', key]]), bound);
+    expect([of('team-a-7').key, of('other').key]).toEqual(['team-a-7', 'other']);
+    for (const key of ['team-b-7', 'team-a-7x', 'another'])
+      expect((await problemOf(() => of(key))).message).toContain('keys of the form team-a-[0-9]+|other');
   });
 
   it("should be refused where it is AWS Batch's or the container's id and no such word", async () => {

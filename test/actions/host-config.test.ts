@@ -57,6 +57,7 @@ const settings: [name: string, inFile: unknown, variable: string, inEnvironment:
   ['maxFreezeSeconds', 7, 'TARDIS_MAX_FREEZE_SECONDS', '7'],
   ['shareTimeoutSeconds', 7, 'TARDIS_SHARE_TIMEOUT_SECONDS', '7'],
   ['onUnreachable', 'fail', 'TARDIS_ON_UNREACHABLE', 'fail'],
+  ['keyPattern', 'a-.*', 'TARDIS_KEY_PATTERN', 'a-.*'],
   ['onStricterDefinition', 'warn', 'TARDIS_ON_STRICTER_DEFINITION', 'warn'],
   ['verifyByRestore', true, 'TARDIS_VERIFY_BY_RESTORE', '1'],
 ];

@@ -24,6 +24,46 @@ beforeEach(async () => {
 
 const everything = ['', 'checkpoint', ...Object.keys(smallFiles), 'tardis.json'];
 
+describe("a job's directory", () => {
+  const at = (imageRoot: string, own: string) => () => refuseUnsafePlace(roots(), { imageRoot, key: own });
+  beforeEach(() => mkdirSync(join(root(), key, 'ledger'), { mode: 0o700 }));
+
+  it.each(['', '3', '3/checkpoint', 'ledger', 'not-yet'])(
+    "is refused in another job's (%s)",
+    async (inside) => {
+      const { code, message } = await problemOf(at(join(root(), key, inside), 'mine'));
+      expect([code, message]).toEqual([
+        'image-place',
+        expect.stringContaining(`is in ${join(root(), key)}, which is`),
+      ]);
+    },
+  );
+
+  it("is refused in another job's that a symlink leads into", async () => {
+    symlinkSync(key, join(root(), 'way'));
+    expect((await problemOf(at(join(root(), 'way'), 'mine'))).code).toBe('image-place');
+  });
+
+  it('is refused around those of other jobs', async () => {
+    const team = join(root(), 'team');
+    mkdirSync(join(team, 'theirs', 'ledger'), { recursive: true, mode: 0o700 });
+    const { code, message } = await problemOf(at(root(), 'team'));
+    expect([code, message]).toEqual([
+      'image-place',
+      expect.stringContaining(`${team} holds theirs, which is`),
+    ]);
+    expect(at(team, 'theirs')).not.toThrow();
+    expect(at(team, 'new')).not.toThrow();
+  });
+
+  it('is taken beside others, and with all that Tardis makes in it', () => {
+    for (const name of ['4.partial', '2.removed']) mkdirSync(join(root(), key, name), { mode: 0o700 });
+    writeFileSync(join(root(), key, '3.failed.jsonl'), '');
+    expect(at(root(), key)).not.toThrow();
+    expect(at(root(), 'another')).not.toThrow();
+  });
+});
+
 describe('an image', () => {
   it('should be taken as it was made', () => {
     expect(judge).not.toThrow();
