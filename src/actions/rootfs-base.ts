@@ -34,6 +34,12 @@ exec cat >/dev/null
 `;
 
 /**
+ * An environment in which mount(8) calls mount(2), whose options have a page. The newer calls that it makes since util-linux 2.39 take
+ * 256 bytes of an option, and an overlay of a hundred layers needs more (util-linux#2287).
+ */
+export const mountEnvironment = { LC_ALL: 'C', LIBMOUNT_FORCE_MOUNT2: 'always' } as const;
+
+/**
  * Opens a read-only view of an overlay's lower layers. Nobody else sees it, and it cannot be left behind: it lives
  * in a process's mount namespace, and that process ends with this one.
  *
@@ -46,7 +52,7 @@ export async function openBaseView(location: OverlayRootfs): Promise<BaseView> {
   const holder = execa('unshare', ['--mount', ...script], {
     stdin: 'pipe',
     reject: false,
-    env: { LC_ALL: 'C' },
+    env: mountEnvironment,
   });
   const ready = await Promise.race([
     new Promise<true>((resolve) => holder.stdout.once('data', () => resolve(true))),

@@ -7,6 +7,7 @@ import { readContainerConfig } from './container-config.ts';
 import { patienceMs } from './freezer.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { processes, statFields } from './processes.ts';
+import { mountEnvironment } from './rootfs-base.ts';
 import { resetRootfs } from './rootfs-reset.ts';
 import { bindMountsOf, trialConfigOf } from './trial-config.ts';
 import { rootfsOverlayOf, standInsFor, type TrialOverlay } from './trial-layout.ts';
@@ -109,7 +110,12 @@ async function mountOverlay({ home, target, lowerdirs, layerOptions }: TrialOver
     ...layerOptions,
   ];
   const words = ['-t', 'overlay', '-o', options.join(','), 'tardis-trial', target];
-  const { exitCode, all } = await execa('mount', words, { cwd: home, all: true, reject: false });
+  const { exitCode, all } = await execa('mount', words, {
+    cwd: home,
+    all: true,
+    reject: false,
+    env: mountEnvironment,
+  });
   if (exitCode === 0) return;
   throw new Problem('trial', `cannot mount a copy of ${lowerdirs[0]}: ${all}`);
 }

@@ -3,6 +3,7 @@ import { mkdir, realpath } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa, execaSync } from 'execa';
+import { mountEnvironment } from '../../src/actions/rootfs-base.ts';
 
 /** A mounted overlay. */
 export interface TestOverlay {
@@ -42,7 +43,7 @@ export class Lab {
   }
 
   async mount(args: string[], on: string, cwd = this.directory): Promise<void> {
-    await execa('mount', [...args, on], { cwd });
+    await execa('mount', [...args, on], { cwd, env: mountEnvironment });
     this.#mounted.push(on);
   }
 
