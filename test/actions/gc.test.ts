@@ -352,13 +352,12 @@ describe('removeDue', () => {
 
   it('does not wait longer than it is told to', async () => {
     writeKey(place(), 'life image 1 finished:preempted');
-    const [go, program] = [scratch.at('go'), scratch.at('bin', 'rm')];
-    const slow = `#!/bin/sh\nwhile [ ! -e ${go} ]; do sleep 0.02; done\nexec /bin/rm "$@"\n`;
-    writeFileSync(program, slow, { mode: 0o755 });
+    const slow = `#!/bin/sh\n${scratch.awaiting('go')}\nexec /bin/rm "$@"\n`;
+    writeFileSync(scratch.at('bin', 'rm'), slow, { mode: 0o755 });
     const slowly = { ...host, env: { PATH: `${scratch.at('bin')}${delimiter}${process.env.PATH}` } };
     expect(await removeDue(slowly, wanted(due()), 50)).toBe('going');
     expect(imageNames(home())).toEqual(['1.removed']);
-    writeFileSync(go, '');
+    writeFileSync(scratch.at('go'), '');
     expect(await removeDue(host, wanted(due(0)), long)).toBe('removed');
     expect(existsSync(home())).toBe(false);
   });

@@ -42,8 +42,7 @@ const end = (pid: number) => {
 /** A server that is gone: whoever asks does not come back. */
 const hangs = 'exec sleep 600';
 /** One that answers when a file is there, and does then what the real one does. */
-const onceThere = (name: string, then: string) =>
-  `while [ ! -e "${scratch.at(name)}" ]; do sleep 0.02; done; ${then}`;
+const onceThere = (name: string, then: string) => `${scratch.awaiting(name)}; ${then}`;
 
 beforeEach(() => mkdirSync(images()));
 afterEach(() => Promise.all(hanging().map(({ pid }) => end(pid))));

@@ -115,7 +115,7 @@ describe('sweepIfDue', () => {
 
   it('does not wait for a removal that takes long, and begins no other beside it', async () => {
     for (const key of ['one', 'two', 'three']) job(key, finished);
-    program('rm', `while [ ! -e "${scratch.at('go')}" ]; do sleep 0.02; done; exec /bin/rm "$@"`);
+    program('rm', `${scratch.awaiting('go')}; exec /bin/rm "$@"`);
     await sweepIfDue(hostHere(), root(), 1500);
     const going = await waitFor('a removal', () => pids()[0]);
     expect(pids()).toEqual([going]);

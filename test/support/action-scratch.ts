@@ -9,6 +9,8 @@ export interface Scratch {
   readonly path: string;
   /** A path in it, whose directory is there. */
   at(...names: string[]): string;
+  /** A shell command that waits until a file in it is there; it ends with the test, too, whose directory goes then. */
+  awaiting(name: string): string;
   /** Mounts a small tmpfs on a new directory in it, and returns that; for root only. */
   tmpfs(name: string, options: string): string;
 }
@@ -37,6 +39,7 @@ export function useScratch(): Scratch {
       return path;
     },
     at,
+    awaiting: (name) => `while [ -d "${path}" ] && [ ! -e "${at(name)}" ]; do sleep 0.02; done`,
     tmpfs(name, options) {
       const mount = at(name);
       mkdirSync(mount);
