@@ -31,6 +31,9 @@ const countingTo = (last: number) => [
   `i=0; while [ $i -lt ${last} ]; do i=$((i+1)); echo tick $i; sleep 0.1; done`,
 ];
 
+/** Counts, and has done its work when it finds a file. */
+const untilTold = ['sh', '-c', 'i=0; until [ -e /go ]; do i=$((i+1)); echo tick $i; sleep 0.1; done'];
+
 describe.skipIf(requireRealStack().skip)('how a job ends, and who carries it on', () => {
   let stack: Stack;
   let runc: DirectRunc;
@@ -108,10 +111,11 @@ describe.skipIf(requireRealStack().skip)('how a job ends, and who carries it on'
     const last = ticksOf(first).length;
     await first.remove();
 
-    const stranger = await run('stranger', 'shared-key', countingTo(5));
+    const stranger = await run('stranger', 'shared-key', untilTold);
     await stranger.waitForLine(/^tick 2$/);
     const asked = await stranger.checkpoint({ mayFail: true });
     expect(asked.stderr).toMatch(/generation 1 of shared-key is of another container/);
+    await stranger.exec(['touch', '/go']);
     await waitFor('the stranger to end', async () => (await stranger.status()) === 'stopped');
     await stranger.remove();
     expect(imagesOf('shared-key')).toEqual(['1', 'current']);
@@ -188,7 +192,6 @@ describe.skipIf(requireRealStack().skip)('how a job ends, and who carries it on'
 
   test('a finished job of which nothing is to be kept leaves no image, nor do earlier ones; a killed job does', async () => {
     const none = { TARDIS_KEEP_FINISHED_SECONDS: '0' };
-    const untilTold = ['sh', '-c', 'i=0; until [ -e /go ]; do i=$((i+1)); echo tick $i; sleep 0.1; done'];
     const done = await started('over', () => {}, untilTold);
     const before = { imageRoot: dirname(done.images), key: 'before' };
     writeKey(before, 'life image 1 finished:preempted');
