@@ -1,5 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   afterAll,
@@ -12,29 +11,24 @@ import {
   test,
 } from 'vitest';
 import { dockerEngine } from '../support/engine-docker.ts';
-import { type Gate, installGate } from '../support/gate.ts';
+import { type Gate, type GatedStack, startGatedStack } from '../support/gate.ts';
 import { busyboxImage } from '../support/images.ts';
 import { counting, enabled, ticksOf } from '../support/jobs.ts';
-import { projectRoot } from '../support/paths.ts';
 import { requireRealStack } from '../support/requires.ts';
-import { type Stack, startStack } from '../support/stack.ts';
+import type { Stack } from '../support/stack.ts';
 
 describe.skipIf(requireRealStack({ docker: true }).skip)('how Docker ends a job, and starts it again', () => {
-  let gateDir: string;
+  let gated: GatedStack;
   let gate: Gate;
   let stack: Stack;
   let image: string;
 
   beforeAll(async () => {
-    gateDir = mkdtempSync(join(tmpdir(), 'tardis-gate-'));
-    gate = installGate(gateDir, 'tardis', join(projectRoot, 'bin/tardis-runc'));
-    stack = await startStack({ docker: true, runtime: gate.path, rootJobsOnly: true });
+    gated = await startGatedStack({ rootJobsOnly: true });
+    ({ gate, stack } = gated);
     image = await busyboxImage(stack);
   });
-  afterAll(async () => {
-    await stack?.stop();
-    rmSync(gateDir, { recursive: true, force: true });
-  });
+  afterAll(() => gated?.stop());
   beforeEach(() => onTestFailed(() => console.log(stack.logs())));
 
   test('a job that `docker stop` ends while it is checkpointed goes on in its next container', async () => {

@@ -1,5 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   afterAll,
@@ -12,33 +11,28 @@ import {
   test,
 } from 'vitest';
 import { engineNames, engines } from '../support/engines.ts';
-import { type Gate, installGate } from '../support/gate.ts';
+import { type Gate, type GatedStack, startGatedStack } from '../support/gate.ts';
 import { busyboxImage } from '../support/images.ts';
 import { counting, enabled, ticksOf } from '../support/jobs.ts';
-import { projectRoot } from '../support/paths.ts';
 import { requireRealStack } from '../support/requires.ts';
 import { run } from '../support/run.ts';
-import { type Stack, startStack } from '../support/stack.ts';
+import type { Stack } from '../support/stack.ts';
 import { waitFor } from '../support/wait.ts';
 
 describe.skipIf(requireRealStack({ docker: true }).skip)(
   'a restored job that is held until its start',
   () => {
-    let gateDir: string;
+    let gated: GatedStack;
     let gate: Gate;
     let stack: Stack;
     let image: string;
 
     beforeAll(async () => {
-      gateDir = mkdtempSync(join(tmpdir(), 'tardis-gate-'));
-      gate = installGate(gateDir, 'tardis', join(projectRoot, 'bin/tardis-runc'));
-      stack = await startStack({ docker: true, runtime: gate.path });
+      gated = await startGatedStack();
+      ({ gate, stack } = gated);
       image = await busyboxImage(stack);
     });
-    afterAll(async () => {
-      await stack?.stop();
-      rmSync(gateDir, { recursive: true, force: true });
-    });
+    afterAll(() => gated?.stop());
     beforeEach(() => onTestFailed(() => console.log(stack.logs())));
 
     test.each(engineNames)(

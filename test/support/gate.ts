@@ -1,6 +1,8 @@
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Stack } from './stack.ts';
+import { projectRoot } from './paths.ts';
+import { type Stack, type StackOptions, startStack } from './stack.ts';
 import { waitFor } from './wait.ts';
 
 /** A program that stands before another one, and stops where a test wants to look at the host. */
@@ -54,4 +56,21 @@ export function gateBeforeRunc(stack: Stack): Gate {
   const gate = installGate(stack.dir, 'runc', config.realRunc);
   writeFileSync(stack.configFile, JSON.stringify({ ...config, realRunc: gate.path }, null, 2));
   return gate;
+}
+
+/** A stack with Docker whose runtime is behind a gate. */
+export type GatedStack = { stack: Stack; gate: Gate; stop(): Promise<void> };
+
+/** Starts one; whoever has it ends it by its own `stop`. */
+export async function startGatedStack(options: StackOptions = {}): Promise<GatedStack> {
+  const dir = mkdtempSync(join(tmpdir(), 'tardis-gate-'));
+  const tidy = () => rmSync(dir, { recursive: true, force: true });
+  try {
+    const gate = installGate(dir, 'tardis', join(projectRoot, 'bin/tardis-runc'));
+    const stack = await startStack({ ...options, docker: true, runtime: gate.path });
+    return { stack, gate, stop: () => stack.stop().finally(tidy) };
+  } catch (error) {
+    tidy();
+    throw error;
+  }
 }
