@@ -112,15 +112,23 @@ export function readContainerConfig(bundle: string): ContainerConfig {
   };
 }
 
+/** Whether a mount of a configuration shows a path of the host's, as runc tells it (libcontainer/specconv). */
+export const isBind = ({
+  type,
+  options,
+}: {
+  readonly type?: string | null | undefined;
+  readonly options?: readonly string[] | null | undefined;
+}): boolean => type === 'bind' || (options ?? []).some((option) => option === 'bind' || option === 'rbind');
+
 /** runc takes a bind mount's source from the bundle where it is relative (libcontainer/specconv, createLibcontainerMount). */
 function mountPointOf(
   { destination, type, source, options }: NonNullable<z.infer<typeof specSchema>['mounts']>[number],
   bundle: string,
 ): MountPoint {
-  const isBind = type === 'bind' || (options ?? []).some((option) => option === 'bind' || option === 'rbind');
   return {
     destination: resolve('/', destination),
-    source: isBind && source ? resolve(bundle, source) : undefined,
+    source: isBind({ type, options }) && source ? resolve(bundle, source) : undefined,
     // `rro` is for all that is mounted below as well (mount(8), recursive attributes).
     readOnly: (options ?? []).some((option) => option === 'ro' || option === 'rro'),
   };

@@ -33,21 +33,22 @@ type Settings = Pick<ContainerConfig, 'mounts' | 'env'>;
  * grown and stays so. Nothing has been touched.
  */
 export async function refuseChangedFiles(files: readonly VolumeFile[], settings: Settings): Promise<void> {
+  const grown: Grown[] = [];
   for (const file of files) {
     const place = onHost(file.path, settings.mounts);
     const size = place && (await sizeOnVolume(place));
-    if (size === undefined || (size < file.bytes && !file.appended)) {
+    if (!place || size === undefined || (size < file.bytes && !file.appended)) {
       throw new Problem(
         'image-volume-file',
         `the job had ${file.path} open, on a volume, with ${file.bytes} bytes; found ` +
           `${size === undefined ? 'no such file' : `${size} bytes`}; mount the volume that it had, or take an image of another time`,
       );
     }
+    // Of any other size CRIU takes one that is only appended to.
+    if (size > file.bytes && !file.appended) grown.push({ ...file, place, size });
   }
-  const grown = await findGrown(files, settings);
-  const compared = grown.filter(({ appended }) => !appended);
-  if (onGrownFilesOf(settings.env) === 'refuse') return refuseGrown(compared);
-  const foreign = compared.find((file) => !isOwn(file, settings));
+  if (onGrownFilesOf(settings.env) === 'refuse') return refuseGrown(grown);
+  const foreign = grown.find((file) => !isOwn(file, settings));
   if (!foreign) return;
   throw new Problem(
     'image-file-grown',
@@ -72,16 +73,6 @@ function refuseGrown(grown: readonly Grown[]): void {
   );
 }
 
-async function findGrown(files: readonly VolumeFile[], { mounts }: Settings): Promise<Grown[]> {
-  const grown: Grown[] = [];
-  for (const file of files) {
-    const place = onHost(file.path, mounts);
-    const size = place && (await sizeOnVolume(place));
-    if (place && size !== undefined && size > file.bytes) grown.push({ ...file, place, size });
-  }
-  return grown;
-}
-
 /** What was cut from a file, and where it is kept; written down before anything is cut. */
 interface Cut {
   readonly place: OnHost;
@@ -96,8 +87,8 @@ interface Cut {
 const listIn = (directory: string): string => join(directory, 'cut-files.jsonl');
 
 /**
- * Cuts files on volumes that the job had written to back to their size at the dump, those too that CRIU would take; what is cut stays beside each as `<name>.tardis-cut.<generation>`, with its
- * owner and mode.
+ * Cuts files on volumes that the job had written to back to their size at the dump, those too that CRIU would take; what is cut
+ * stays beside each as `<name>.tardis-cut.<generation>`, with its owner and mode.
  *
  * @param rollback where is noted what {@link putCutBack} needs.
  * @throws Problem `grown-files` for a file that is being exchanged; the file system's own error.
@@ -109,8 +100,10 @@ export async function cutGrownFiles(
   generation: number,
   rollback: string,
 ): Promise<void> {
-  const own = files.filter((file) => isOwn(file, settings));
-  for (const { path, place, size, bytes } of await findGrown(own, settings)) {
+  for (const { path, bytes } of files.filter((file) => isOwn(file, settings))) {
+    const place = onHost(path, settings.mounts);
+    const size = place && (await sizeOnVolume(place));
+    if (!place || size === undefined || size <= bytes) continue;
     await onVolume(place, async (file) => {
       const kept = freeName(file, generation);
       const cut: Cut = { place, size, bytes, kept: basename(kept) };
@@ -155,7 +148,8 @@ async function cutBack(file: string, kept: string, bytes: number): Promise<void>
       await copy.chmod(mode & 0o777);
       await copy.sync();
       // What somebody has added since it was read to its end.
-      await copyFrom(source, bytes + (await copy.stat()).size, copy, (await copy.stat()).size);
+      const { size } = await copy.stat();
+      await copyFrom(source, bytes + size, copy, size);
     } finally {
       await copy.close();
     }

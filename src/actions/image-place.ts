@@ -24,9 +24,9 @@ const wayOut =
  * @throws Problem `image-place`, `image-owner`, `image-mode`
  */
 export function refuseUnsafePlace(roots: Roots, { imageRoot, key }: Place): void {
-  const real = refuseUnsafeRoot(roots, imageRoot);
+  const { real, top } = refuseUnsafeRoot(roots, imageRoot);
   refuseUnsafeKey(join(real, key));
-  refuseNested(roots, real, key);
+  refuseNested(real, top, key);
 }
 
 /**
@@ -34,10 +34,10 @@ export function refuseUnsafePlace(roots: Roots, { imageRoot, key }: Place): void
  * useless. What is not there yet is in nobody's way.
  *
  * @param real where the directory of the keys' directories really is.
+ * @param top the root that it is in. No other root is looked at: one may be on a file server that does not answer.
  */
-function refuseNested(roots: Roots, real: string, key: string): void {
-  const tops = [roots.checkpointRoot, ...roots.allowedRoots].map(realPathOf);
-  for (let path = real; path !== dirname(path); path = dirname(path)) {
+function refuseNested(real: string, top: string, key: string): void {
+  for (let path = real; isInside(top, path); path = dirname(path)) {
     if (statsOf(join(path, 'ledger'))?.isDirectory()) {
       throw new Problem(
         'image-place',
@@ -45,7 +45,7 @@ function refuseNested(roots: Roots, real: string, key: string): void {
           'use another TARDIS_CHECKPOINT_HOST_PATH',
       );
     }
-    if (tops.includes(path)) break;
+    if (path === top) break;
   }
   const home = join(real, key);
   const foreign = directoriesIn(home).find((name) => !isReservedName(name) && keyForm.test(name));
@@ -66,9 +66,12 @@ function directoriesIn(directory: string): string[] {
 /**
  * As {@link refuseUnsafePlace}, of a directory that holds keys' directories.
  *
- * @returns where it really is.
+ * @returns where it really is, and where the root is that it is in.
  */
-export function refuseUnsafeRoot(roots: Roots, imageRoot: string): string {
+export function refuseUnsafeRoot(
+  roots: Roots,
+  imageRoot: string,
+): { readonly real: string; readonly top: string } {
   const isConfigured = resolve(imageRoot) === resolve(roots.checkpointRoot);
   const allowed = isConfigured ? [roots.checkpointRoot] : roots.allowedRoots;
   const real = realPathOf(imageRoot);
@@ -84,7 +87,7 @@ export function refuseUnsafeRoot(roots: Roots, imageRoot: string): string {
   const root = allowed.find((candidate) => isInside(candidate, imageRoot));
   if (root !== undefined) refuseUnsafeWay(realPathOf(root), relative(root, imageRoot));
   refuseUnsafeWay(realRoot, relative(realRoot, real));
-  return real;
+  return { real, top: realRoot };
 }
 
 /** As {@link refuseUnsafePlace}, of a key's own directory, or of one in it. */

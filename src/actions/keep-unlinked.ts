@@ -11,6 +11,7 @@ import { targetOf } from './read-or-nothing.ts';
 import { parseMountinfo } from './rootfs-location.ts';
 import { readRuncRecord } from './runc-state.ts';
 import { saveContainerRootfs } from './save-rootfs.ts';
+import { pathOnly } from './volume-files.ts';
 
 /**
  * Saves the root file system once more, with the links that CRIU made for files that are open and unlinked while
@@ -73,9 +74,6 @@ function findOpen(pids: readonly number[], { name }: UnlinkedFile, root: string)
   }
   return undefined;
 }
-
-/** O_PATH (open(2)): nothing is opened that could be waited for, and no device is touched. */
-const pathOnly = 0o10000000;
 
 /**
  * The mount that a path is on (proc_pid_fdinfo(5), mnt_id). Device numbers do not tell: files of an overlay whose layers lie on

@@ -1,6 +1,6 @@
 import type { CheckpointInput } from '../machines/checkpoint.ts';
 import type { ImageInMaking } from '../machines/vocabulary.ts';
-import { readContainerConfig, verifyByRestoreOf } from './container-config.ts';
+import { type ContainerConfig, readContainerConfig, verifyByRestoreOf } from './container-config.ts';
 import { chooseDumpDirectory } from './dump-place.ts';
 import { takeUpLate } from './find-images.ts';
 import type { Host } from './host.ts';
@@ -15,8 +15,8 @@ import { findTrialProgram } from './trial-place.ts';
  * CRIU opens the files of an image as the root of the job's user namespace, who may not read what is root's alone here; and
  * the id mappings of an image are not those of another container.
  */
-function refuseUserNamespace({ bundle }: CheckpointInput['container']): void {
-  if (!readContainerConfig(bundle).shape.namespaces.some((name) => name === 'user')) return;
+function refuseUserNamespace({ shape }: ContainerConfig): void {
+  if (!shape.namespaces.some((name) => name === 'user')) return;
   throw new Problem(
     'user-namespace',
     'the container has a user namespace (Docker userns-remap, Kubernetes hostUsers: false): found linux.namespaces with ' +
@@ -29,8 +29,7 @@ function refuseUserNamespace({ bundle }: CheckpointInput['container']): void {
  *
  * @throws Problem `unproven` where that is so, and there is nobody to do it.
  */
-function mustBeVerified(host: Host, { bundle }: CheckpointInput['container']): boolean {
-  const { env, joinsPids } = readContainerConfig(bundle);
+function mustBeVerified(host: Host, { env, joinsPids }: ContainerConfig): boolean {
   const isWanted = verifyByRestoreOf(env) ?? host.config.verifyByRestore;
   if (isWanted && joinsPids) {
     throw new Problem(
@@ -69,8 +68,9 @@ export function prepareImage(host: Host, { container, life }: CheckpointInput): 
   }
   if ('unseen' in own) throw new Problem('images-unseen', own.unseen);
   checkLife(container, own);
-  refuseUserNamespace(container);
-  const isToBeVerified = mustBeVerified(host, container);
+  const config = readContainerConfig(container.bundle);
+  refuseUserNamespace(config);
+  const isToBeVerified = mustBeVerified(host, config);
   const image = openPartial(container);
   let dumpDirectory: string | undefined;
   try {

@@ -8,6 +8,7 @@ import type { Host } from './host.ts';
 import { Problem } from './problem.ts';
 import { locateRootfs, type RootfsLocation } from './rootfs-location.ts';
 import { prepareScratch, scratchHome } from './scratch.ts';
+import { shortDigest } from './short-digest.ts';
 
 /** Half a rollback is worse than none: only one with this mark is ever used, and it is the last to be written. */
 const wholeMark = 'whole.json';
@@ -21,13 +22,7 @@ const unsavedMark = 'unsaved.json';
  */
 function places(host: Host, { bundle }: ContainerIdentity) {
   const { rootfs } = readContainerConfig(bundle);
-  const name = process
-    .getBuiltinModule('node:crypto')
-    .createHash('sha256')
-    .update(bundle)
-    .digest('hex')
-    .slice(0, 16);
-  const own = join(scratchHome(host), 'rollback', name);
+  const own = join(scratchHome(host), 'rollback', shortDigest(bundle));
   return { rootfs, own, all: [own, join(bundle, 'tardis-rollback'), `${rootfs}.tardis-rollback`] };
 }
 

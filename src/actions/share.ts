@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { type Host, searchPathOf } from './host.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { processStartTime } from './runc-state.ts';
+import { shortDigest } from './short-digest.ts';
 
 /**
  * What is made and removed again by way of a question. It is a change, for only that needs the server: names may be cached, and a
@@ -92,11 +93,7 @@ export async function demandAnswer(host: Asking, imageRoot: string, mayRemember 
 
 /** A file of the run directory that is about a place of images. */
 export const markOf = ({ config }: Pick<Asking, 'config'>, about: string, imageRoot: string): string =>
-  join(
-    config.runDir,
-    about,
-    process.getBuiltinModule('node:crypto').createHash('sha256').update(imageRoot).digest('hex').slice(0, 16),
-  );
+  join(config.runDir, about, shortDigest(imageRoot));
 
 /** Whether somebody who asked before waits for an answer still. */
 function isHanging(mark: string): boolean {

@@ -1,3 +1,5 @@
+import { isBind } from './container-config.ts';
+
 /** JSON.rawJSON and a reviver's `source` (ECMAScript, "JSON.parse source text access"): Node 24 has them. */
 const { rawJSON } = JSON as unknown as { rawJSON(text: string): unknown };
 type Reviver = (this: unknown, key: string, value: unknown, context: { source?: string }) => unknown;
@@ -27,9 +29,6 @@ export interface TrialWish {
   /** What is shown to the copy in place of a path of the host's that the container has mounted; may be that path. */
   readonly standInFor: (source: string) => string;
 }
-
-const isBind = ({ type, options }: OciMount): boolean =>
-  type === 'bind' || (options ?? []).some((option) => option === 'bind' || option === 'rbind');
 
 /** A configuration's bind mounts, as it has them. */
 export const bindMountsOf = (text: string): { readonly source: string; readonly destination: string }[] =>

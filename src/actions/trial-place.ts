@@ -6,6 +6,7 @@ import type { Host } from './host.ts';
 import { Problem, reasonOf } from './problem.ts';
 import { removeCgroups } from './runc-leftovers.ts';
 import { trialOf } from './scratch.ts';
+import { shortDigest } from './short-digest.ts';
 
 /**
  * The program that restores an image in namespaces of its own, see trial-restore.ts.
@@ -26,10 +27,8 @@ export function findTrialProgram({ home }: Pick<Host, 'home'>): string {
  * The cgroup of a container's copy, below the top of each hierarchy: never inside the job's, which is frozen, nor beside
  * it, where a limit of its pod or slice would count the copy's memory, too.
  */
-export function trialCgroupOf({ root, id }: Pick<ContainerIdentity, 'root' | 'id'>): string {
-  const { createHash } = process.getBuiltinModule('node:crypto');
-  return `/tardis-trial-${createHash('sha256').update(`${root}\0${id}`).digest('hex').slice(0, 16)}`;
-}
+export const trialCgroupOf = ({ root, id }: Pick<ContainerIdentity, 'root' | 'id'>): string =>
+  `/tardis-trial-${shortDigest(`${root}\0${id}`)}`;
 
 /**
  * Removes what a trial leaves on the host, once its processes have ended: a cgroup, and its files. Its mounts were in a

@@ -110,7 +110,7 @@ export async function onVolume<Result>(
 }
 
 /** O_PATH (open(2)): nothing is opened yet that could be waited for, rewound, or set off. */
-const pathOnly = 0o10000000;
+export const pathOnly = 0o10000000;
 
 /**
  * Does something with a regular file, whatever else somebody may have put in its place: a symlink, a pipe, a device.
